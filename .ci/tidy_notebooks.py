@@ -1,0 +1,34 @@
+"""Leave notebooks as they are committed: no widget views or state, which differ at every run; pictures with a palette of 128 colours.
+
+usage: tidy_notebooks.py NOTEBOOK...
+"""
+import base64
+import io
+import sys
+
+import nbformat
+from PIL import Image
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def with_palette(png: str) -> str:
+    "The same picture, base64 PNG, in 128 colours; as it was if it has a palette already or grows."
+    picture = Image.open(io.BytesIO(base64.b64decode(png)))
+    if picture.mode == "P": return png
+    small = io.BytesIO()
+    picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    coded = base64.b64encode(small.getvalue()).decode() + "\n"
+    return coded if len(coded) < len(png) else png
+
+
+for path in sys.argv[1:]:
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if cell.cell_type != "code": continue
+        cell.outputs = [output for output in cell.outputs if VIEW not in output.get("data", {})]
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}): output.data["image/png"] = with_palette(output.data["image/png"])
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(nbformat.writes(notebook, indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,45 @@
+# make lab: JupyterLab at the first notebook. make test: every test. make demo: mended cats in demo/. All set up .venv first.
+PYTHON ?= python3
+PORT ?= 8888
+BIN := .venv/bin
+NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb))
+ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+
+.PHONY: lab test demo notebooks export readme clean
+
+lab: .venv/ready
+	@$(BIN)/python -c "import socket; socket.socket().bind(('127.0.0.1', $(PORT)))" 2>/dev/null || { echo "port $(PORT) is busy: make lab PORT=$$(($(PORT) + 1))"; exit 1; }
+	@echo "JupyterLab opens at nbs/00_images.ipynb; Ctrl-C twice stops it"
+	@$(BIN)/jupyter lab --port $(PORT) --ServerApp.port_retries=0 $(ROOT) nbs/00_images.ipynb
+
+test: .venv/ready
+	@echo "every notebook through nbdev_test, then tests/"
+	@$(BIN)/python -m pytest
+
+demo: .venv/ready
+	@$(BIN)/maskgit-nb demo --out demo
+
+# Re-run all notebooks in order and leave them as they are committed: with outputs, without ids and widget state.
+notebooks: .venv/ready
+	@for notebook in $(NOTEBOOKS); do echo "running $$notebook"; $(BIN)/jupyter execute --inplace $$notebook || exit 1; done
+	@$(MAKE) --no-print-directory export
+
+export: .venv/ready
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_export
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_clean
+	@$(BIN)/python .ci/tidy_notebooks.py $(NOTEBOOKS)
+	@$(MAKE) --no-print-directory readme
+
+readme: .venv/ready
+	@$(BIN)/python .ci/make_readme.py
+
+.venv/ready: settings.ini setup.py pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10))" 2>/dev/null || { echo "Python 3.10 or newer is needed: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c "import shutil, sys; sys.exit(shutil.disk_usage('.').free < 9e9)" || { echo "9 GB of free disk space are needed for the packages (torch brings its CUDA libraries)"; exit 1; }
+	@echo "setting up .venv (once; a few minutes, most of them for torch)"
+	@$(PYTHON) -m venv .venv || { echo "cannot make .venv: on Debian, apt install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]" || { echo "the packages could not be installed: see the lines above"; exit 1; }
+	@touch .venv/ready
+
+clean:
+	rm -rf .venv demo build dist *.egg-info

@@ -1,0 +1,57 @@
+"What the tests share: a tiny untrained model whose forward pass takes milliseconds, and the real cats where there are any."
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from maskgit_nb.images import data_root
+from maskgit_nb.inpainting import MaskGIT
+from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
+from maskgit_nb.vqgan import VQGAN, VQGANConfig
+
+settings.register_profile("stable", derandomize=True, deadline=None, max_examples=40, database=None,
+                          suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+settings.load_profile("stable")
+
+SIZE, GRID, CODES, CODE_DIM = 16, 4, 24, 8
+ENCODER = (("unshuffle", 2), ("conv", 12, 8, 3), ("down", 8), ("res", 8, 8, 1), ("norm", 8), ("silu",), ("conv", 8, CODE_DIM, 1))
+DECODER = (("conv", CODE_DIM, 8, 3), ("res", 8, 8, 3), ("up", 8), ("norm", 8), ("silu",), ("conv", 8, 12, 3), ("shuffle", 2))
+VQGAN_CONFIG = VQGANConfig(ENCODER, DECODER, image_size=SIZE, codebook_size=CODES, latent_dim=CODE_DIM)
+TRANSFORMER_CONFIG = TransformerConfig(num_tokens=GRID**2, codebook_size=CODES, dim=16, layers=2, heads=2, hidden=32, code_dim=CODE_DIM, local=True)
+
+
+def pytest_configure(config):
+    "Say why a test was skipped, without being asked."
+    if "s" not in config.option.reportchars: config.option.reportchars += "s"
+
+
+def tiny_maskgit(seed: int = 0) -> MaskGIT:
+    "A MaskGIT on 16x16 pixels, 4x4 tokens and 24 codes, its weights drawn wide enough for uneven predictions."
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        vqgan = VQGAN(VQGAN_CONFIG)
+        transformer = BidirectionalTransformer(TRANSFORMER_CONFIG, vqgan.quantizer.codebook)
+        for p in transformer.parameters():
+            if p.ndim > 1: torch.nn.init.normal_(p, std=0.3)
+    return MaskGIT(vqgan, transformer)
+
+
+@pytest.fixture(scope="session")
+def make_maskgit():
+    "A function that builds a tiny MaskGIT from a seed: for tests that train or change it."
+    return tiny_maskgit
+
+
+@pytest.fixture(scope="session")
+def maskgit() -> MaskGIT:
+    "The tiny MaskGIT for tests that only use it."
+    return tiny_maskgit().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def cats_data() -> Path:
+    "The folder or zip with the real cats that MASKGIT_NB_DATA names, for `find_split`."
+    if not os.environ.get("MASKGIT_NB_DATA"): pytest.skip("MASKGIT_NB_DATA is not set: give it the folder that holds the cats' train/ and val/, or cats64.zip")
+    return data_root()

@@ -1,0 +1,211 @@
+"The command line on a tiny model: what it writes, and one clear line for every kind of bad input."
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from maskgit_nb.cli import main
+from maskgit_nb.images import find_split, random_holes
+
+SIZE = 16
+
+
+@pytest.fixture(scope="module")
+def weights(make_maskgit, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    make_maskgit(0).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path) -> tuple[Path, Path]:
+    "Five pictures 16x16 and their masks, named image_000.png and mask_000.png as in the lab."
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    images.mkdir(), masks.mkdir()
+    rng = np.random.default_rng(0)
+    for i, hole in enumerate(random_holes(5, SIZE, torch.Generator().manual_seed(0))[:, 0].numpy()):
+        Image.fromarray(rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)).save(images / f"image_{i:03d}.png")
+        Image.fromarray((~hole * 255).astype(np.uint8)).save(masks / f"mask_{i:03d}.png")
+    return images, masks
+
+
+def pixels(path: Path) -> np.ndarray: return np.asarray(Image.open(path).convert("RGB"))
+
+
+def run(weights: Path, images: Path, masks: Path, out: Path, *options: str) -> int:
+    return main(["--device", "cpu", "inpaint", str(images), "--hole", str(masks), "--out", str(out), "--weights", str(weights), *options])
+
+
+def test_folder_is_mended_and_known_pixels_stay_bit_for_bit(weights, pictures, tmp_path, capsys):
+    images, masks = pictures
+    assert run(weights, images, masks, tmp_path / "out", "--batch-size", "2") == 0
+    assert "5 of 5 images written" in capsys.readouterr().out
+    for i in range(5):
+        before, after = pixels(images / f"image_{i:03d}.png"), pixels(tmp_path / "out" / f"image_{i:03d}.png")
+        known = pixels(masks / f"mask_{i:03d}.png")[..., 0] == 255
+        assert (before[known] == after[known]).all() and (before[~known] != after[~known]).any()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"image_{i:03d}.png" for i in range(5)]
+
+
+def test_batch_size_and_repetition_do_not_change_a_pixel_but_the_seed_does(weights, pictures, tmp_path):
+    for name, options in dict(a=["--batch-size", "1"], b=["--batch-size", "5"], c=["--seed", "1"]).items():
+        assert run(weights, *pictures, tmp_path / name, *options) == 0
+    a, b, c = ([pixels(path) for path in sorted((tmp_path / name).iterdir())] for name in "abc")
+    assert np.abs(np.int16(a) - np.int16(b)).max() <= 1 and (np.array(a) != np.array(c)).any()
+
+
+def test_single_files_of_any_format_become_png(weights, pictures, tmp_path):
+    images, masks = pictures
+    Image.open(images / "image_000.png").convert("P").save(tmp_path / "palette.gif")
+    assert run(weights, tmp_path / "palette.gif", masks / "mask_003.png", tmp_path / "out") == 0
+    assert Image.open(tmp_path / "out" / "palette.png").size == (SIZE, SIZE)
+
+
+def test_invert_swaps_known_and_missing(weights, pictures, tmp_path):
+    images, masks = pictures
+    assert run(weights, images, masks, tmp_path / "out", "--invert") == 0
+    before, after = pixels(images / "image_000.png"), pixels(tmp_path / "out" / "image_000.png")
+    missing = pixels(masks / "mask_000.png")[..., 0] == 255
+    assert (before[~missing] == after[~missing]).all() and (before[missing] != after[missing]).any()
+
+
+def test_all_known_is_unchanged_and_all_missing_is_generated(weights, pictures, tmp_path):
+    images, _ = pictures
+    Image.new("L", (SIZE, SIZE), 255).save(tmp_path / "known.png")
+    Image.new("L", (SIZE, SIZE), 0).save(tmp_path / "missing.png")
+    assert run(weights, images, tmp_path / "known.png", tmp_path / "a", "--frames", "--no-composite") == 0
+    assert run(weights, images, tmp_path / "missing.png", tmp_path / "b") == 0
+    assert (pixels(images / "image_001.png") == pixels(tmp_path / "a" / "image_001.png")).all()
+    assert (pixels(images / "image_001.png") != pixels(tmp_path / "b" / "image_001.png")).mean() > 0.5
+
+
+def test_frames_show_the_hole_and_every_step(weights, pictures, tmp_path):
+    images, masks = pictures
+    assert run(weights, images, masks, tmp_path / "out", "--frames", "--steps", "3") == 0
+    sheet = pixels(tmp_path / "out" / "frames" / "image_002.png")
+    assert sheet.shape == (SIZE, 4 * SIZE, 3)
+    assert (sheet[:, -SIZE:] == pixels(tmp_path / "out" / "image_002.png")).all()
+
+
+def test_truncated_file_is_named_and_the_others_are_done(weights, pictures, tmp_path, capsys):
+    images, masks = pictures
+    bad = images / "image_002.png"
+    bad.write_bytes(bad.read_bytes()[:200])
+    (images / "notes.txt").write_text("not a picture, and not meant to be one")
+    assert run(weights, images, masks, tmp_path / "out") == 1
+    said = capsys.readouterr()
+    assert "image_002.png" in said.err and "4 of 5" in said.out
+    assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+def test_last_file_of_a_batch_may_be_the_broken_one(weights, pictures, tmp_path):
+    images, masks = pictures
+    (images / "image_004.png").write_bytes(b"")
+    assert run(weights, images, masks, tmp_path / "out", "--batch-size", "3") == 1
+    assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+@pytest.mark.parametrize("change, expected", [
+    (lambda images, masks: Image.new("RGB", (20, 12)).save(images / "image_001.png"), "20x12"),
+    (lambda images, masks: Image.new("L", (8, 8)).save(masks / "mask_001.png"), "8x8"),
+    (lambda images, masks: (masks / "mask_001.png").unlink(), "0 masks for image_001.png"),
+    (lambda images, masks: (masks / "mask_001.png").write_bytes(b"\x89PNG"), "mask_001.png"),
+])
+def test_one_bad_pair_is_named_and_the_others_are_done(weights, pictures, tmp_path, capsys, change, expected):
+    change(*pictures)
+    assert run(weights, *pictures, tmp_path / "out") == 1
+    assert expected in capsys.readouterr().err
+    assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+def test_resize_takes_pictures_of_any_size(weights, tmp_path):
+    Image.new("RGB", (200, 90), "teal").save(tmp_path / "wide.png")
+    Image.new("L", (SIZE, SIZE), 0).save(tmp_path / "mask.png")
+    assert run(weights, tmp_path / "wide.png", tmp_path / "mask.png", tmp_path / "out", "--resize") == 0
+    assert Image.open(tmp_path / "out" / "wide.png").size == (SIZE, SIZE)
+
+
+@pytest.mark.parametrize("options, expected", [
+    (["--schedule", "cosin"], "linear, cosine"), (["--steps", "0"], "steps"), (["--order", "left"], "confidence, halton"),
+    (["--temperature", "-1"], "temperature"), (["--top-p", "2"], "top_p"), (["--top-k", "0"], "top_k"), (["--dilate", "-1"], "dilate"),
+    (["--weights", "no-such-model"], "cats64-small"), (["--batch-size", "0"], "batch"),
+])
+def test_bad_option_is_one_line(weights, pictures, tmp_path, capsys, options, expected):
+    assert run(weights, *pictures, tmp_path / "out", *options) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("maskgit-nb: ") and expected in said
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_empty_folder_and_missing_paths(weights, pictures, tmp_path, capsys):
+    images, masks = pictures
+    (tmp_path / "empty").mkdir()
+    for source, hole, expected in ((tmp_path / "empty", masks, "no pictures in"), (tmp_path / "none", masks, "none"), (images, tmp_path / "nomask", "nomask")):
+        assert run(weights, source, hole, tmp_path / "out") == 1
+        assert expected in capsys.readouterr().err
+
+
+def test_out_that_cannot_be_written(weights, pictures, tmp_path, capsys):
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    assert run(weights, *pictures, tmp_path / "taken") == 1
+    assert "cannot write to --out" in capsys.readouterr().err
+    assert (tmp_path / "taken").read_text() == "a file where the folder should be"
+    assert run(weights, *pictures, Path("/proc/maskgit")) == 1
+
+
+def test_weights_with_a_missing_or_damaged_file(weights, pictures, tmp_path, capsys, make_maskgit):
+    make_maskgit(0).save_pretrained(tmp_path / "broken")
+    (tmp_path / "broken" / "transformer.safetensors").write_bytes(b"not safetensors")
+    assert run(tmp_path / "broken", *pictures, tmp_path / "out") == 1
+    assert "transformer.safetensors" in capsys.readouterr().err
+    (tmp_path / "broken" / "vqgan.safetensors").unlink()
+    assert run(tmp_path / "broken", *pictures, tmp_path / "out") == 1
+    assert "vqgan.safetensors" in capsys.readouterr().err
+
+
+def test_generate_writes_so_many(weights, tmp_path):
+    assert main(["--device", "cpu", "generate", "--n", "5", "--batch-size", "2", "--out", str(tmp_path), "--weights", str(weights)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"000{i}.png" for i in range(5)]
+
+
+def test_train_both_stages_then_mend_from_the_command_line(tmp_path):
+    common = ["--data", "drawn:6", "--val", "drawn:4", "--preset", "tiny", "--steps", "2", "--batch-size", "2"]
+    assert main(["--device", "cpu", "train-vqgan", *common, "--out", str(tmp_path / "v")]) == 0
+    assert main(["--device", "cpu", "train", "--vqgan", str(tmp_path / "v"), *common, "--out", str(tmp_path / "t")]) == 0
+    Image.new("RGB", (64, 64), "teal").save(tmp_path / "picture.png")
+    Image.new("L", (64, 64), 0).save(tmp_path / "mask.png")
+    assert run(tmp_path / "t", tmp_path / "picture.png", tmp_path / "mask.png", tmp_path / "out", "--steps", "2") == 0
+    row = json.loads((tmp_path / "t" / "runs.jsonl").read_text())
+    assert row["command"].startswith("maskgit-nb --device cpu train --vqgan") and row["seed"] == 0
+
+
+def test_train_on_what_is_not_there(tmp_path, capsys):
+    assert main(["train-vqgan", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "v")]) == 1
+    assert str(tmp_path / "none") in capsys.readouterr().err
+    assert not (tmp_path / "v").exists()
+    assert main(["train", "--data", "drawn:2", "--preset", "huge", "--out", str(tmp_path / "t")]) == 1
+    assert "tiny, small, lab, paper" in capsys.readouterr().err
+
+
+def test_info_names_the_shipped_weights(capsys):
+    assert main(["info"]) == 0
+    assert "cats64-small: 64x64 pixels, 16x16 tokens of 1024 codes" in capsys.readouterr().out
+
+
+def test_help_of_every_command(capsys):
+    for command in ((), ("inpaint",), ("generate",), ("demo",), ("train-vqgan",), ("train",), ("info",)):
+        with pytest.raises(SystemExit) as stop: main([*command, "--help"])
+        assert stop.value.code == 0 and "usage: maskgit-nb" in capsys.readouterr().out
+
+
+def test_the_labs_747_pictures_through_one_command(cats_data, tmp_path):
+    images, masks = find_split(cats_data, "masked_image"), find_split(cats_data, "mask64")
+    assert main(["inpaint", str(images), "--hole", str(masks), "--out", str(tmp_path / "out"), "--steps", "1"]) == 0
+    made = sorted((tmp_path / "out").iterdir())
+    assert len(made) == 747
+    for path in made:
+        known = np.asarray(Image.open(masks / path.name.replace("image", "mask")).convert("L")) >= 128
+        assert (pixels(path)[known] == pixels(images / path.name)[known]).all()

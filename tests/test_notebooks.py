@@ -1,0 +1,64 @@
+"Every notebook runs from its first cell to its last under nbdev_test, and what is committed is what the commands write."
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
+BIN = Path(sys.executable).parent
+
+
+def run(*command: str, cwd: Path = ROOT, timeout: int = 120) -> subprocess.CompletedProcess:
+    env = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(notebook: Path):
+    done = run(str(BIN / "nbdev_test"), "--path", str(notebook), "--n_workers", "0")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "A copy of the project to export and clean in."
+    folder = tmp_path_factory.mktemp("copy") / "maskgit_nb"
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".venv", ".git", "weights", "runs", "__pycache__", "*.egg-info"))
+    return folder
+
+
+def test_export_leaves_no_difference(copy: Path):
+    for module in (copy / "maskgit_nb").glob("*.py"): module.unlink()
+    (copy / "maskgit_nb" / "__init__.py").write_text('__version__ = "0"\n')
+    done = run(str(BIN / "nbdev_export"), cwd=copy)
+    assert done.returncode == 0, done.stderr
+    written = {path.name: path.read_text() for path in (copy / "maskgit_nb").glob("*.py")}
+    assert written == {path.name: path.read_text() for path in (ROOT / "maskgit_nb").glob("*.py")}
+
+
+def test_clean_leaves_no_difference(copy: Path):
+    done = run(str(BIN / "nbdev_clean"), cwd=copy)
+    assert done.returncode == 0, done.stderr
+    done = run(sys.executable, ".ci/tidy_notebooks.py", *(f"nbs/{path.name}" for path in NOTEBOOKS), cwd=copy)
+    assert done.returncode == 0, done.stderr
+    for notebook in NOTEBOOKS: assert (copy / "nbs" / notebook.name).read_text() == notebook.read_text(), notebook.name
+
+
+def test_readme_is_the_index(copy: Path):
+    done = run(sys.executable, ".ci/make_readme.py", cwd=copy)
+    assert done.returncode == 0, done.stderr
+    assert (copy / "README.md").read_text() == (ROOT / "README.md").read_text(), "run: make readme"
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_committed_with_outputs_and_small(notebook: Path):
+    cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    errors = [output for cell in cells for output in cell["outputs"] if output["output_type"] == "error"]
+    assert not errors
+    assert notebook.stem == "index" or any(cell["outputs"] for cell in cells), "run: make notebooks"
+    assert notebook.stat().st_size <= 300_000

@@ -1,0 +1,408 @@
+"Training as it happens: loss falls, accumulation adds up, runs are killed and resumed, and what is written is whole or absent."
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from maskgit_nb import training
+from maskgit_nb.inpainting import MaskGIT
+from maskgit_nb.training import (
+    RunLog,
+    TrainConfig,
+    VQGANLoss,
+    find_checkpoints,
+    fit_maskgit,
+    fit_vqgan,
+    image_gradients,
+    make_accelerator,
+    make_ema,
+    make_optimizer,
+    run_steps,
+    tokenize,
+    training_masks,
+    warmup_cosine,
+)
+from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
+from maskgit_nb.vqgan import VQGAN, PatchDiscriminator, VQGANConfig, hinge_loss
+
+
+class Killed(BaseException):
+    "The run is cut off, as by Ctrl-C or a lost machine."
+
+
+class Images(Dataset):
+    "`n` pictures of one coloured disc each, 16x16; the run is killed when item number `kill_at` is asked for."
+    def __init__(self, n: int = 12, kill_at: int | None = None):
+        g = torch.Generator().manual_seed(0)
+        y, x = torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij")
+        centre, radius = torch.rand(n, 2, 1, 1, generator=g) * 8 + 4, torch.rand(n, 1, 1, generator=g) * 3 + 3
+        disc = ((y - centre[:, 0]).pow(2) + (x - centre[:, 1]).pow(2) < radius**2).unsqueeze(1)  # (n,1,16,16)
+        front, back = torch.rand(2, n, 3, 1, 1, generator=g) * 1.8 - 0.9
+        self.images, self.kill_at, self.served = torch.where(disc, front, back), kill_at, 0
+
+    def __len__(self) -> int: return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        self.served += 1
+        if self.served == self.kill_at: raise Killed
+        return self.images[index]
+
+
+FAST = TrainConfig(steps=8, batch_size=4, lr=3e-3, warmup=2, log_every=1, validate_every=1000, save_every=3)
+POINTS = torch.randn(24, 5, generator=torch.Generator().manual_seed(0))
+
+
+def fit_line(out: Path, config: TrainConfig, points: Tensor = POINTS, kill_at: int | None = None, resume: bool = True, seed: int = 0,
+             dropout: float = 0.0) -> tuple[list, nn.Module]:
+    "A regression on `points` by the same loop: four numbers to the fifth. Killed before step `kill_at`."
+    out.mkdir(exist_ok=True)
+    accelerator = make_accelerator(config, cpu=True)
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(dropout), nn.Tanh(), nn.Linear(8, 1))
+    optimizer, schedule = make_optimizer(model, config)
+    model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
+
+    def micro_step(batch: Tensor, step: int, generator: torch.Generator) -> dict:
+        if step == kill_at: raise Killed
+        with accelerator.accumulate(model):
+            loss = (model(batch[:, :4]).squeeze(1) - batch[:, 4]).pow(2).mean()
+            accelerator.backward(loss)
+            if accelerator.sync_gradients: accelerator.clip_grad_norm_(model.parameters(), config.clip)
+            optimizer.step(), schedule.step(), optimizer.zero_grad()
+        return dict(loss=loss.item(), lr=schedule.get_last_lr()[0])
+
+    return run_steps(accelerator, micro_step, points, config, out, lambda: None, lambda step: {}, resume), model
+
+
+def curve(rows: list[dict], with_name: str = "loss") -> list[dict]:
+    "The rows that have such a figure, without what depends on the clock."
+    return [{name: value for name, value in row.items() if "second" not in name and "time" not in name} for row in rows if with_name in row]
+
+
+def steps(rows: list[dict], with_name: str = "loss") -> list[int]: return [row["step"] for row in rows if with_name in row]
+
+
+def assert_same_curve(rows: list[dict], expected: list[dict]) -> None:
+    assert steps(rows) == steps(expected) and steps(rows, "val_psnr") == steps(expected, "val_psnr")
+    for row, other in zip(curve(rows), curve(expected), strict=True): assert row == pytest.approx(other, abs=1e-6, rel=1e-6)
+
+
+def assert_same_weights(a: nn.Module | dict, b: nn.Module | dict, atol: float = 1e-6) -> None:
+    a, b = (m.state_dict() if isinstance(m, nn.Module) else m for m in (a, b))
+    assert a.keys() == b.keys()
+    for name in a: torch.testing.assert_close(a[name], b[name], atol=atol, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+
+
+# --- the parts ---------------------------------------------------------------------------------------------------------------
+
+def test_warmup_cosine_end_points():
+    factors = [warmup_cosine(step, 10, 100) for step in range(101)]
+    assert 0 < factors[0] <= 0.1 and factors[10] == 1 == max(factors) and abs(factors[100]) < 1e-9
+    assert abs(factors[55] - 0.5) < 1e-9  # half-way down the cosine
+    assert factors[:10] == sorted(factors[:10]) and factors[10:] == sorted(factors[10:], reverse=True)
+    assert warmup_cosine(0, 0, 100) == 1 and abs(warmup_cosine(120, 10, 100)) < 1e-9
+    assert 0 < warmup_cosine(3, 10, 5) <= 1  # a run shorter than its warm-up
+
+
+NARROW = dict(num_tokens=16, codebook_size=24, dim=8, layers=1, heads=2, hidden=8)
+SMALL = dict(encoder=(("unshuffle", 2), ("conv", 12, 8, 3), ("res", 8, 8, 3), ("attn", 8), ("down", 8), ("norm", 8), ("conv", 8, 4, 1)),
+             decoder=(("conv", 4, 8, 3), ("up", 8), ("conv", 8, 12, 3), ("shuffle", 2)), image_size=16, codebook_size=24, latent_dim=4)
+
+
+@pytest.mark.parametrize("module", [
+    BidirectionalTransformer(TransformerConfig(**NARROW)), BidirectionalTransformer(TransformerConfig(**NARROW, code_dim=4, local=True)),
+    BidirectionalTransformer(TransformerConfig(**NARROW, norm_first=False, position_bias=True)), VQGAN(VQGANConfig(**SMALL)),
+    VQGAN(VQGANConfig(**SMALL, norm="group", l2_normalize=False)), PatchDiscriminator(8),
+], ids=["plain", "with codes", "lab", "vqgan", "vqgan with group norm", "discriminator"])
+def test_weight_decay_spares_biases_norms_and_embeddings(module):
+    optimizer, _ = make_optimizer(module, replace(FAST, weight_decay=0.3))
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert sorted(decay) == sorted(id(p) for p in module.parameters()) and set(decay.values()) == {0.0, 0.3}
+    of_norms = {id(p) for m in module.modules() if isinstance(m, (nn.LayerNorm, nn.GroupNorm)) for p in m.parameters()}
+    spared = {name for name, p in module.named_parameters() if id(p) in of_norms or name.split(".")[-1] in ("bias", "code_scale") or "embedding" in name}
+    assert {name for name, p in module.named_parameters() if decay[id(p)] == 0} == spared
+
+
+@pytest.mark.parametrize("decay", [0.999, 0.1])
+def test_ema_by_hand(decay):
+    model = nn.Linear(3, 2)
+    values = [torch.randn(2, 3, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    ema, expected = make_ema(model, decay), values[0]
+    for n, value in enumerate(values):
+        with torch.no_grad(): model.weight.copy_(value)
+        ema.update_parameters(model)
+        if n:  # the first update copies; after it the decay is min(decay, 2/11), then min(decay, 3/12)
+            kept = min(decay, (1 + n) / (10 + n))
+            expected = kept * expected + (1 - kept) * value
+        torch.testing.assert_close(ema.module.weight.data, expected)
+    assert torch.equal(model.weight.data, values[-1])
+
+
+def test_image_gradients_leave_the_discriminator_alone():
+    made, real = torch.rand(2, 2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    made.requires_grad_()
+    discriminator = PatchDiscriminator(8)
+    plain, metrics = image_gradients(made, real, VQGANLoss(adversarial=0.0), None, None)
+    torch.testing.assert_close(plain, (made - real).sign().detach() / made.numel())
+    assert metrics["l1"] == pytest.approx((made - real).abs().mean().item())
+    both, _ = image_gradients(made, real, VQGANLoss(adversarial=0.7), None, discriminator)
+    assert all(p.grad is None for p in discriminator.parameters()) and made.grad is None and not both.requires_grad
+    push = both - plain
+    assert push.norm().item() == pytest.approx(0.7 * plain.norm().item(), rel=1e-4)
+    towards_real, = torch.autograd.grad(discriminator(made).mean(), made)
+    assert F.cosine_similarity(-push.flatten(), towards_real.flatten(), dim=0) > 0.999  # a step against the gradient fools it more
+
+
+def test_discriminator_is_trained_on_its_own_loss_only(make_maskgit, tmp_path, monkeypatch):
+    "Whenever the discriminator steps, its gradient is that of the hinge loss, with nothing of the generator's in it."
+    built, losses, checked = [], [], []
+    class Watched(PatchDiscriminator):
+        def __init__(self):
+            super().__init__(8)
+            built.append(self)
+    def watched_loss(real: Tensor, made: Tensor) -> Tensor:
+        losses.append(hinge_loss(real, made))
+        return losses[-1]
+    def watched_step(self, *args, **options):
+        own = list(built[0].parameters())
+        if any(p is own[0] for group in self.param_groups for p in group["params"]):
+            checked.append([p.grad for p in own])
+            for p, expected in zip(own, torch.autograd.grad(losses[-1], own), strict=True): torch.testing.assert_close(p.grad, expected)
+        return step(self, *args, **options)
+    step, backward = torch.optim.AdamW.step, Accelerator.backward
+    monkeypatch.setattr(training, "PatchDiscriminator", Watched)
+    monkeypatch.setattr(training, "hinge_loss", watched_loss)
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched_step)
+    monkeypatch.setattr(Accelerator, "backward", lambda self, loss, **options: backward(self, loss, retain_graph=True, **options))
+    fit_vqgan(make_maskgit().vqgan, Images(), tmp_path, replace(FAST, steps=4), VQGANLoss(adversarial_start=1), cpu=True)
+    assert len(checked) == 3  # steps 2, 3 and 4
+
+
+def test_training_masks_hide_at_least_one_and_only_what_a_hole_touches(monkeypatch):
+    half = torch.zeros(8, 1, 16, 16, dtype=torch.bool)
+    half[..., :8, :] = True
+    monkeypatch.setattr(training, "random_holes", lambda n, *_, **__: half[:n])
+    g = torch.Generator().manual_seed(0)
+    for share in (0.0, 0.5, 1.0):
+        masks = torch.stack([training_masks(8, 4, 16, "cosine", share, g) for _ in range(40)])
+        holed = round(8 * share)
+        assert masks.sum(-1).min() >= 1 and not masks[:, :holed, 8:].any()
+        if holed < 8: assert masks[:, holed:].float().mean() == pytest.approx(2 / math.pi, abs=0.1)  # the mean of cos(pi u / 2)
+        assert len(set(masks[:, -1].sum(-1).tolist())) > 3  # the share varies from image to image
+
+
+def test_tokenize_is_encode_in_batches(make_maskgit):
+    vqgan, images = make_maskgit().vqgan.train(), Images()
+    tokens = tokenize(vqgan, images, batch_size=5)
+    assert torch.equal(tokens.long(), vqgan.encode(images.images)) and tokens.element_size() <= 2 and vqgan.training
+
+
+# --- the loop ----------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_accumulated_batches_equal_one_large_batch(tmp_path, accumulate):
+    whole = replace(FAST, steps=6, batch_size=8, clip=0.5)
+    rows, expected = fit_line(tmp_path / "whole", whole)
+    parted, model = fit_line(tmp_path / "parted", replace(whole, batch_size=8 // accumulate, accumulate=accumulate))
+    assert_same_weights(model, expected, atol=1e-5)
+    assert [row["lr"] for row in curve(parted)] == pytest.approx([row["lr"] for row in curve(rows)])
+
+
+def test_accumulated_batches_equal_one_large_batch_for_the_vqgan(make_maskgit, tmp_path):
+    whole, loss = replace(FAST, steps=5, batch_size=8), VQGANLoss(adversarial=0.0, restart_until=0.0)
+    models = [make_maskgit().vqgan for _ in range(2)]
+    before = {name: value.clone() for name, value in models[0].state_dict().items()}
+    fit_vqgan(models[0], Images(), tmp_path / "whole", whole, loss, cpu=True)
+    fit_vqgan(models[1], Images(), tmp_path / "parted", replace(whole, batch_size=4, accumulate=2), loss, cpu=True)
+    assert_same_weights(*models, atol=1e-5)
+    assert max((models[0].state_dict()[name] - value).abs().max() for name, value in before.items()) > 1e-3  # they did train
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_lr_follows_the_optimiser_steps(tmp_path, accumulate):
+    rows, _ = fit_line(tmp_path, replace(FAST, accumulate=accumulate))
+    assert [row["lr"] for row in curve(rows)] == pytest.approx([FAST.lr * warmup_cosine(step, FAST.warmup, FAST.steps) for step in range(1, FAST.steps + 1)])
+
+
+def test_first_step_is_as_large_as_its_lr(tmp_path):
+    "Adam's first step moves every weight by lr, whatever the gradient: a loss not divided or a step taken too often would show."
+    config = replace(FAST, steps=1, accumulate=3, warmup=4, weight_decay=0.0)
+    torch.manual_seed(0)
+    before = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.0), nn.Tanh(), nn.Linear(8, 1))
+    _, after = fit_line(tmp_path, config)
+    for a, b in zip(before.parameters(), after.parameters(), strict=True):
+        torch.testing.assert_close((a - b).abs(), torch.full_like(a, config.lr / 4), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_resumed_run_has_the_curve_of_an_undisturbed_one(tmp_path, accumulate):
+    config = replace(FAST, accumulate=accumulate)
+    expected, whole = fit_line(tmp_path / "whole", config, dropout=0.2)
+    for kill_at in (6, 8):  # twice: after checkpoints 3 and 6
+        with pytest.raises(Killed): fit_line(tmp_path / "killed", config, kill_at=kill_at, dropout=0.2)
+    rows, resumed = fit_line(tmp_path / "killed", config, seed=5, dropout=0.2)
+    assert_same_curve(rows, expected)
+    assert_same_weights(resumed, whole)
+
+
+def test_log_is_cut_to_the_resumed_step(tmp_path):
+    with pytest.raises(Killed): fit_line(tmp_path, FAST, kill_at=6)
+    assert steps(RunLog.read(tmp_path)) == [1, 2, 3, 4, 5]
+    with (tmp_path / "log.jsonl").open("a") as file: file.write('{"step": 6, "lo')  # a line cut off by a crash
+    rows = RunLog.read(tmp_path)
+    RunLog(tmp_path, 3)
+    assert RunLog.read(tmp_path) == rows[:3]
+    rows, _ = fit_line(tmp_path, FAST)
+    assert steps(rows) == list(range(1, 9))
+    assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == rows
+
+
+def test_newest_checkpoints_are_kept(tmp_path):
+    fit_line(tmp_path, replace(FAST, save_every=1, keep=2))
+    assert [path.name for path in find_checkpoints(tmp_path)] == ["checkpoint-00000007", "checkpoint-00000008"]
+    assert not list(tmp_path.glob("*partial*"))
+
+
+def test_finished_run_is_not_run_again(tmp_path):
+    rows, model = fit_line(tmp_path, FAST)
+    again, resumed = fit_line(tmp_path, FAST, points=POINTS * torch.nan, seed=1)
+    assert again == rows
+    assert_same_weights(model, resumed, atol=0)
+
+
+def test_longer_run_goes_on_from_a_finished_one(tmp_path):
+    fit_line(tmp_path, FAST)
+    rows, _ = fit_line(tmp_path, replace(FAST, steps=10))
+    assert steps(rows) == list(range(1, 11))
+
+
+def test_crash_while_saving_leaves_the_checkpoints_before_it(tmp_path, monkeypatch):
+    expected, whole = fit_line(tmp_path / "whole", FAST)
+    saved, save_state = [], Accelerator.save_state
+    def full_disk(self, folder, *args, **options):
+        saved.append(folder)
+        if len(saved) < 2: return save_state(self, folder, *args, **options)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / "model.safetensors").write_bytes(b"half a file")
+        raise OSError("No space left on device")
+    with monkeypatch.context() as patch:
+        patch.setattr(Accelerator, "save_state", full_disk)
+        with pytest.raises(OSError, match="No space left"): fit_line(tmp_path / "crashed", FAST)
+    assert len(saved) == 2 and [path.name for path in find_checkpoints(tmp_path / "crashed")] == ["checkpoint-00000003"]
+    rows, resumed = fit_line(tmp_path / "crashed", FAST, seed=1)
+    assert_same_curve(rows, expected)
+    assert_same_weights(resumed, whole)
+    assert [path.name for path in find_checkpoints(tmp_path / "crashed")] == ["checkpoint-00000006", "checkpoint-00000008"]
+
+
+def test_run_without_resume_starts_afresh_over_an_old_one(tmp_path):
+    fit_line(tmp_path, FAST, seed=1)
+    expected, _ = fit_line(tmp_path / "fresh", replace(FAST, steps=6))
+    rows, model = fit_line(tmp_path, replace(FAST, steps=6), resume=False)
+    assert_same_curve(rows, expected)
+    assert find_checkpoints(tmp_path)[-1].name == "checkpoint-00000006"  # what a later run resumes from is this run's
+    assert_same_weights(load_file(find_checkpoints(tmp_path)[-1] / "model.safetensors"), model)
+
+
+def test_loss_that_is_not_a_number_stops_the_run(tmp_path):
+    with pytest.raises(FloatingPointError, match="nan at step 1") as caught: fit_line(tmp_path, FAST, points=POINTS * torch.nan)
+    assert "lr" in str(caught.value) and find_checkpoints(tmp_path) == []
+
+
+def test_diverged_run_leaves_a_checkpoint_to_go_back_to(tmp_path):
+    "The loss may be logged less often than checkpoints are saved; broken weights must not push the last good ones out."
+    fit_line(tmp_path, replace(FAST, steps=2))
+    with pytest.raises(FloatingPointError): fit_line(tmp_path, replace(FAST, steps=9, log_every=5, save_every=1, keep=1), points=POINTS * torch.nan)
+    weights = load_file(find_checkpoints(tmp_path)[-1] / "model.safetensors")
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+# --- the two stages ----------------------------------------------------------------------------------------------------------
+
+def test_vqgan_learns_a_dozen_images(make_maskgit, tmp_path):
+    images, model = Images(), make_maskgit().vqgan
+    config = replace(FAST, steps=60, batch_size=12, lr=1e-2, warmup=5, validate_every=30, save_every=30)
+    rows = fit_vqgan(model, images, tmp_path, config, VQGANLoss(adversarial_start=40), val=images.images, cpu=True)
+    losses, validated = [row["l1"] for row in rows if "l1" in row], [row for row in rows if "val_psnr" in row]
+    assert len(losses) == 60 and sum(losses[-5:]) / 5 < 0.5 * losses[0]
+    assert [row["step"] for row in validated] == [30, 60] and validated[1]["val_psnr"] > validated[0]["val_psnr"] > 5
+    assert all(("discriminator" in row) == (row["step"] > 40) for row in rows if "l1" in row)
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["00000030.png", "00000060.png"]
+    assert_same_weights(VQGAN.from_pretrained(tmp_path), model, atol=0)
+    with torch.no_grad(): assert F.l1_loss(model.eval()(images.images).images, images.images) < 0.5 * losses[0]
+
+
+def test_maskgit_learns_a_dozen_images(make_maskgit, tmp_path):
+    images, model = Images(), make_maskgit()
+    fit_vqgan(model.vqgan, images, tmp_path / "vqgan", replace(FAST, steps=40, batch_size=12, lr=1e-2), VQGANLoss(adversarial=0.0), cpu=True)
+    frozen = {name: value.clone() for name, value in model.vqgan.state_dict().items()}
+    config = replace(FAST, steps=100, batch_size=12, lr=1e-2, warmup=5, validate_every=50, save_every=50)
+    rows = fit_maskgit(model, images, tmp_path / "maskgit", config, label_smoothing=0.0, val=images.images, cpu=True)
+    losses, validated = [row["loss"] for row in rows if "loss" in row], [row for row in rows if "val_holes" in row]
+    assert len(losses) == 100 and sum(losses[-10:]) < 0.6 * sum(losses[:10])
+    assert [row["step"] for row in validated] == [50, 100]
+    for name in ("val_random", "val_holes"): assert validated[1][name] < validated[0][name] and validated[1][name] < math.log(24)
+    assert sorted(path.name for path in (tmp_path / "maskgit" / "samples").iterdir()) == ["00000050.png", "00000100.png"]
+    assert_same_weights(model.vqgan, frozen, atol=0)  # the first stage stays fixed
+    loaded = MaskGIT.from_pretrained(tmp_path / "maskgit")
+    made = [m.generate(2, generator=torch.Generator().manual_seed(0)).images for m in (loaded, model)]
+    assert torch.equal(*made)
+
+
+def test_averaged_weights_are_what_is_written(make_maskgit, tmp_path):
+    config = replace(FAST, steps=2, save_every=1, keep=2)
+    fit_vqgan(make_maskgit().vqgan, Images(), tmp_path, config, VQGANLoss(adversarial=0.0), cpu=True)
+    one, two = (load_file(path / "model.safetensors") for path in find_checkpoints(tmp_path))
+    written = load_file(tmp_path / "vqgan.safetensors")
+    trained = [name for name in written if name in one and "usage" not in name]
+    assert len(trained) > 10 and any(not torch.equal(one[name], two[name]) for name in trained)
+    for name in trained: torch.testing.assert_close(written[name], one[name].lerp(two[name], 9 / 11), msg=name)
+
+
+@pytest.mark.parametrize("kill_at, decay", [(15, 0.99), (27, 0.99), (15, 0.5)], ids=["early", "late", "codes restarting"])
+def test_resumed_vqgan_has_the_curve_of_an_undisturbed_one(make_maskgit, tmp_path, kill_at, decay):
+    loss, whole, resumed = VQGANLoss(adversarial_start=2, restart_until=2.0, usage_decay=decay), make_maskgit().vqgan, make_maskgit(1).vqgan
+    expected = fit_vqgan(whole, Images(), tmp_path / "whole", FAST, loss, val=Images(5).images, cpu=True)
+    with pytest.raises(Killed):
+        fit_vqgan(make_maskgit().vqgan, Images(kill_at=kill_at), tmp_path / "killed", FAST, loss, val=Images(5).images, cpu=True)
+    assert find_checkpoints(tmp_path / "killed")
+    rows = fit_vqgan(resumed, Images(), tmp_path / "killed", FAST, loss, val=Images(5).images, cpu=True)
+    assert_same_curve(rows, expected)
+    assert_same_weights(resumed, whole, atol=1e-5)
+
+
+def test_resumed_maskgit_has_the_curve_of_an_undisturbed_one(make_maskgit, tmp_path, monkeypatch):
+    calls, masks = [], training.training_masks
+    def killed(*args):
+        calls.append(args)
+        if len(calls) == 5: raise Killed
+        return masks(*args)
+    whole, resumed = make_maskgit(), make_maskgit()
+    expected = fit_maskgit(whole, Images(), tmp_path / "whole", FAST, cpu=True)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(training, "training_masks", killed)
+        fit_maskgit(make_maskgit(), Images(), tmp_path / "killed", FAST, cpu=True)
+    assert [path.name for path in find_checkpoints(tmp_path / "killed")] == ["checkpoint-00000003"]
+    rows = fit_maskgit(resumed, Images(), tmp_path / "killed", FAST, cpu=True)
+    assert_same_curve(rows, expected)
+    assert_same_weights(resumed, whole, atol=1e-5)
+
+
+def test_pictures_that_are_not_numbers_stop_the_vqgan(make_maskgit, tmp_path):
+    images = Images()
+    images.images[:] = torch.nan
+    with pytest.raises(FloatingPointError, match="nan at step 1"): fit_vqgan(make_maskgit().vqgan, images, tmp_path, FAST, cpu=True)
+    assert not (tmp_path / "vqgan.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["steps", "batch_size", "accumulate", "log_every", "validate_every", "save_every", "keep"])
+def test_settings_below_one_are_named(name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"): TrainConfig(**{name: 0})
