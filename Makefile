@@ -21,6 +21,7 @@ demo: .venv/ready
 
 # Re-run all notebooks in order and leave them as they are committed: with outputs, without ids and widget state.
 notebooks: .venv/ready
+	@$(BIN)/maskgit-nb demo --out demo && mkdir -p nbs/figures && cp demo/steps.png nbs/figures/mended.png
 	@for notebook in $(NOTEBOOKS); do echo "running $$notebook"; $(BIN)/jupyter execute --inplace $$notebook || exit 1; done
 	@$(MAKE) --no-print-directory export
 

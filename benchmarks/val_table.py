@@ -12,6 +12,8 @@ import datetime
 import json
 import os
 import platform
+import shlex
+import sys
 import time
 from pathlib import Path
 
@@ -96,7 +98,7 @@ def main() -> None:
             for x, h in zip(images.split(64), holes.split(64), strict=True)]))
     timed("VQGAN reconstruction", lambda: torch.cat([model.vqgan.decode(model.vqgan.encode(x)) for x in images.split(64)]))
     if args.out:
-        result = dict(command="python benchmarks/val_table.py", options=args.options, images=len(images), seed=0, date=datetime.date.today().isoformat(),
+        result = dict(command=shlex.join(["python", *sys.argv]), options=args.options, images=len(images), seed=0, date=datetime.date.today().isoformat(),
                       device=f"{os.cpu_count()} CPU cores ({platform.machine()})", torch=torch.__version__, rows=rows)
         args.out.write_text(json.dumps(result, indent=1) + "\n")
 

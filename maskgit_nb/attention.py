@@ -25,7 +25,7 @@ def show_attention(image: Tensor, weights: Tensor, token: int, titles: list[str]
     import matplotlib.pyplot as plt
     side = math.isqrt(weights.shape[-1])
     row, column = divmod(token, side)
-    fig, axes = plt.subplots(1, len(weights) + 1, figsize=(2.6 * (len(weights) + 1), 2.6), layout="constrained")
+    fig, axes = plt.subplots(1, len(weights) + 1, figsize=(2.5 * (len(weights) + 1), 2.5), layout="constrained")
     axes[0].imshow((image.permute(1, 2, 0).cpu() + 1) / 2, extent=(-0.5, side - 0.5, side - 0.5, -0.5))
     for axis, shares in zip(axes[1:], weights.detach().cpu()):
         drawn = axis.imshow(100 * shares.view(side, side), cmap="viridis", vmin=0)

@@ -15,7 +15,7 @@ from torch.utils.data import ConcatDataset, Dataset
 from tqdm.auto import tqdm
 from . import __version__
 from .decoding import CONFIDENCES, ORDERS
-from .images import ImageFolder, drawn_cats, is_picture, load_hole, load_image, random_holes, save_sheet, square_crop, to_picture, to_tensor
+from .images import ImageFolder, drawn_cats, find_pictures, load_hole, load_image, random_holes, save_sheet, square_crop, to_picture, to_tensor
 from .inpainting import Inpainting, MaskGIT, composite
 from .schedules import SCHEDULES
 from .training import TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan
@@ -30,13 +30,10 @@ __all__ = ['DEMO_PAGE', 'picture_paths', 'hole_path', 'ending_number', 'output_f
 
 # %% ../nbs/12_cli.ipynb #12-007
 def picture_paths(source: Path) -> list[Path]:
-    """`source` itself if it is a file; else the files in that folder that are pictures by content or by name, sorted.
-    FileNotFoundError if there is no `source`, ValueError if the folder holds no picture."""
+    "`source` itself if it is a file; else the pictures in that folder, not below it. Errors as `find_pictures`."
     if source.is_file(): return [source]
-    if not source.is_dir(): raise FileNotFoundError(f"no file or folder {source}")
-    names = Image.registered_extensions()
-    paths = sorted(path for path in source.iterdir() if path.is_file() and (path.suffix.lower() in names or is_picture(path)))
-    if not paths: raise ValueError(f"no pictures in {source}")
+    paths = [path for path in find_pictures(source) if path.parent == source]
+    if not paths: raise ValueError(f"no pictures in {source} itself, only below it: name the folder they are in")
     return paths
 
 def hole_path(hole: Path, image: Path) -> Path:
@@ -150,7 +147,7 @@ DEMO_PAGE = """<!doctype html><meta charset="utf-8"><title>maskgit_nb demo</titl
 the others are drawn by code.</p><img src="sheet.png" alt="pictures with holes, mended, and as they were">
 <h2>Step by step</h2><p><label>Step <input id="step" type="range" min="0" max="{steps}" value="{steps}"> <output id="shown">{steps}</output>
 of {steps}</label>: from above the picture, and in white the tokens still masked.</p><img id="frame" src="steps/{steps}.png" alt="pictures after this step">
-<p>All steps in one picture: <a href="steps.png">steps.png</a>.</p>
+<p>Four of them, from left with the hole, after each step, and as they were:</p><img src="steps.png" alt="four pictures after each step">
 <script>step.oninput = () => {{ frame.src = `steps/${{step.value}}.png`; shown.value = step.value }}</script>
 """
 
@@ -171,7 +168,8 @@ def demo(args: argparse.Namespace) -> int:
     masks = [mask.cpu().float().view(-1, 1, grid, grid) * 2 - 1 for mask in (result.mask, *(step.mask for step in result.steps))]
     masks = [F.interpolate(mask, size=size).expand(-1, 3, -1, -1) for mask in masks]
     for i, (picture, mask) in enumerate(zip(pictures, masks)): save_sheet([picture, mask], out / "steps" / f"{i}.png")
-    save_sheet([row[:9] for pair in zip(pictures, masks) for row in pair], out / "steps.png")
+    rows = torch.stack([*pictures, images])[:, :4].transpose(0, 1)  # (picture, with its hole ... after each step ... as it was, 3, H, W)
+    save_sheet([row.repeat_interleave(2, -1).repeat_interleave(2, -2) for row in rows], out / "steps.png")
     page = DEMO_PAGE.format(count=len(images), seconds=seconds, device=model.device, steps=len(result.steps))
     (out / "index.html").write_text(page, encoding="utf-8")
     print(f"{len(images)} pictures mended in {seconds:.1f} s; open {out / 'index.html'}")

@@ -115,6 +115,7 @@ def reveal(transformer: nn.Module, tokens: Tensor, mask: Tensor, plan: Tensor, s
         if not mask.any(): return
         with evaluating(transformer):
             logits = transformer(tokens.masked_fill(mask, transformer.mask_token_id))
+        if logits[mask].isnan().any(): raise ValueError("the transformer gave logits that are not numbers: its weights are damaged, or training diverged")
         sampled = sample(logits)
         score = rank(logits, sampled, number).to(mask.device).masked_fill(~mask, torch.inf)
         tokens = torch.where(mask, sampled, tokens)

@@ -54,9 +54,11 @@ def bernoulli_mask(batch: int, num_tokens: int = 256, p: float = 0.5, generator:
 def mvtm_loss(logits: Tensor, tokens: Tensor, mask: Tensor, label_smoothing: float = 0.1) -> Tensor:
     """Masked visual token modelling: mean cross-entropy in nats over the masked positions (Chang et al. 2022, eq. 1).
 
-    `logits` (B,N,K), `tokens` (B,N) the true ids, `mask` (B,N) bool. ValueError if shapes differ or nothing is masked.
+    `logits` (B,N,K), `tokens` (B,N) the true ids, `mask` (B,N) bool. ValueError if shapes differ, `mask` is not bool or
+    nothing is masked.
     """
     if not logits.shape[:2] == tokens.shape == mask.shape:
         raise ValueError(f"logits (B,N,K), tokens (B,N) and mask (B,N) must agree; got {tuple(logits.shape)}, {tuple(tokens.shape)}, {tuple(mask.shape)}")
+    if mask.dtype != torch.bool: raise ValueError(f"mask must be bool, True = masked; got {mask.dtype}")
     if not mask.any(): raise ValueError("nothing is masked: the loss has no position to look at")
     return F.cross_entropy(logits[mask].float(), tokens[mask], label_smoothing=label_smoothing)

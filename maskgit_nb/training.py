@@ -174,7 +174,9 @@ def run_steps(accelerator: Accelerator, micro_step: Callable, data: Dataset, con
     checkpoints = find_checkpoints(out)
     start = int(checkpoints[-1].name.split("-")[1]) if checkpoints else 0
     loader = iter(DataLoader(data, batch_sampler=EndlessBatches(len(data), config.batch_size, config.seed, start * config.accumulate)))
-    if checkpoints: accelerator.load_state(str(checkpoints[-1]))  # after the loader, which draws from the global generator
+    if checkpoints:  # after the loader, which draws from the global generator
+        try: accelerator.load_state(str(checkpoints[-1]))
+        except (RuntimeError, ValueError) as error: raise ValueError(f"{checkpoints[-1]} does not fit this model: take another folder, or start afresh in this one ({error})") from error
     log, began, seen = RunLog(out, start), time.perf_counter(), 0
     with tqdm(total=config.steps, initial=start, desc=out.name, disable=not (config.progress and accelerator.is_local_main_process)) as bar:
         for step in range(start + 1, config.steps + 1):

@@ -100,7 +100,7 @@ class CodebookSharing(nn.Module):
 
 # %% ../nbs/03_transformer.ipynb #03-031
 def initialize_weights(module: nn.Module) -> None:
-    "Linear and embedding weights from a normal of deviation 0.02, cut off at 2; linear biases and `GridConv` kernels zero. For `Module.apply`."
+    "Linear and embedding weights from a normal of deviation 0.02, linear biases zero, `GridConv` kernels of deviation 0.2. For `Module.apply`."
     if isinstance(module, (nn.Linear, nn.Embedding)): nn.init.trunc_normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None: nn.init.zeros_(module.bias)
     if isinstance(module, GridConv): nn.init.normal_(module.conv.weight, std=0.2)

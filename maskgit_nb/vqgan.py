@@ -371,7 +371,8 @@ def load_module(path: str | Path, module_class: type, config_class: type) -> nn.
     if metadata.get("class") != module_class.__name__:
         raise ValueError(f"{path} holds a {metadata.get('class')}, not a {module_class.__name__}")
     module = module_class(config)
-    module.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
+    try: module.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
+    except RuntimeError as error: raise ValueError(f"{path} does not fit its own config: {error}") from error
     return module.eval()
 
 # %% ../nbs/01_vqgan.ipynb #01-084

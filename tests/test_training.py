@@ -56,17 +56,17 @@ class Images(Dataset):
         return self.images[index]
 
 
-FAST = TrainConfig(steps=8, batch_size=4, lr=3e-3, warmup=2, log_every=1, validate_every=1000, save_every=3)
+FAST = TrainConfig(steps=8, batch_size=4, lr=3e-3, warmup=2, log_every=1, validate_every=1000, save_every=3, progress=False)
 POINTS = torch.randn(24, 5, generator=torch.Generator().manual_seed(0))
 
 
 def fit_line(out: Path, config: TrainConfig, points: Tensor = POINTS, kill_at: int | None = None, resume: bool = True, seed: int = 0,
-             dropout: float = 0.0) -> tuple[list, nn.Module]:
+             dropout: float = 0.0, width: int = 8) -> tuple[list, nn.Module]:
     "A regression on `points` by the same loop: four numbers to the fifth. Killed before step `kill_at`."
     out.mkdir(exist_ok=True)
     accelerator = make_accelerator(config, cpu=True)
     torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(dropout), nn.Tanh(), nn.Linear(8, 1))
+    model = nn.Sequential(nn.Linear(4, width), nn.Dropout(dropout), nn.Tanh(), nn.Linear(width, 1))
     optimizer, schedule = make_optimizer(model, config)
     model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
 
@@ -263,6 +263,12 @@ def test_log_is_cut_to_the_resumed_step(tmp_path):
     rows, _ = fit_line(tmp_path, FAST)
     assert steps(rows) == list(range(1, 9))
     assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == rows
+
+
+def test_checkpoint_of_another_model_is_named(tmp_path):
+    fit_line(tmp_path, FAST)
+    with pytest.raises(ValueError, match="checkpoint-00000008 does not fit"): fit_line(tmp_path, replace(FAST, steps=10), width=9)
+    assert steps(RunLog.read(tmp_path)) == list(range(1, 9)) and find_checkpoints(tmp_path)  # nothing of the old run is lost
 
 
 def test_newest_checkpoints_are_kept(tmp_path):
