@@ -232,7 +232,7 @@ def info(args: argparse.Namespace) -> int:
         size, config = sum(path.stat().st_size for path in folder.glob("*.safetensors")), model.vqgan.config
         print(f"weights {name}: {config.image_size}x{config.image_size} pixels, {config.grid}x{config.grid} tokens of {config.codebook_size} codes, "
               f"VQGAN {count_parameters(model.vqgan) / 1e6:.1f} M, transformer {count_parameters(model.transformer) / 1e6:.1f} M parameters, "
-              f"{size / 1e6:.1f} MB in {folder}")
+              f"{size / 1e6:.1f} MB" + (f" in {folder}" if args.weights else ""))
     return 0
 
 # %% ../nbs/12_cli.ipynb #12-037
