@@ -18,7 +18,7 @@ def with_palette(png: str) -> str:
     if picture.mode == "P": return png
     small = io.BytesIO()
     picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
-    coded = base64.b64encode(small.getvalue()).decode() + "\n"
+    coded = base64.b64encode(small.getvalue()).decode()
     return coded if len(coded) < len(png) else png
 
 
@@ -29,6 +29,6 @@ for path in sys.argv[1:]:
         if cell.cell_type != "code": continue
         cell.outputs = [output for output in cell.outputs if VIEW not in output.get("data", {})]
         for output in cell.outputs:
-            if "image/png" in output.get("data", {}): output.data["image/png"] = with_palette(output.data["image/png"])
+            if "image/png" in output.get("data", {}): output.data["image/png"] = with_palette(output.data["image/png"]).strip()
     with open(path, "w", encoding="utf-8") as file:
         file.write(nbformat.writes(notebook, indent=1, ensure_ascii=False) + "\n")

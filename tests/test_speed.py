@@ -29,11 +29,7 @@ def test_500_cats_are_drawn_in_a_second():
     assert best_seconds(lambda: drawn_cats(256, seed=1)) < 256 / 500
 
 
-def test_one_picture_is_mended_in_one_and_a_half_seconds_and_many_faster_each():
-    model, images = MaskGIT.from_pretrained("cats64-small"), drawn_cats(64)
-    holes = random_holes(64, generator=torch.Generator().manual_seed(0))
-    one = best_seconds(lambda: model.inpaint(images[:1], holes[:1], steps=8))
-    many = best_seconds(lambda: model.inpaint(images, holes, steps=8), tries=2) / 64
-    print(f"one picture {one:.3f} s; of 64 together {many:.3f} s each")
-    assert one <= 1.5
-    assert many < one
+def test_one_picture_is_mended_in_one_and_a_half_seconds():
+    model, images = MaskGIT.from_pretrained("cats64-small"), drawn_cats(1)
+    holes = random_holes(1, generator=torch.Generator().manual_seed(0))
+    assert best_seconds(lambda: model.inpaint(images, holes, steps=8)) <= 1.5
