@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from . import __version__
 from .decoding import CONFIDENCES, ORDERS
 from .images import ImageFolder, drawn_cats, find_pictures, load_hole, load_image, random_holes, save_sheet, square_crop, to_picture, to_tensor
-from .inpainting import Inpainting, MaskGIT, composite
+from .inpainting import Inpainting, MaskGIT, step_images
 from .schedules import SCHEDULES
 from .training import TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan
 from .transformer import BidirectionalTransformer, TransformerConfig, count_parameters
@@ -92,10 +92,8 @@ def save_frames(model: MaskGIT, result: Inpainting, images: Tensor, holes: Tenso
     "For each image a sheet `folder/<name>.png`: the image with its hole, then the picture after each step."
     if not result.steps: return  # no image of the batch had a hole
     folder.mkdir(exist_ok=True)
-    made = torch.stack([model.vqgan.decode(step.tokens).cpu() for step in result.steps])  # (steps, B, 3, H, W)
-    for i, name in enumerate(names):
-        mended = composite(images[i], made[:, i], holes[i])
-        save_sheet([torch.cat([images[i].masked_fill(holes[i], 0)[None], mended])], folder / f"{name}.png")
+    pictures = torch.cat([images.masked_fill(holes, 0)[None], step_images(model, images, holes, result).cpu()])  # (1 + steps, B, 3, H, W)
+    for i, name in enumerate(names): save_sheet([pictures[:, i]], folder / f"{name}.png")
 
 def load_model(args: argparse.Namespace) -> MaskGIT: return MaskGIT.from_pretrained(args.weights).to(args.device)
 
@@ -164,7 +162,7 @@ def demo(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - began
     grey = images.masked_fill(holes, 0)
     save_sheet([grey, result.images.cpu(), images], out / "sheet.png")
-    pictures = [grey] + [composite(images, model.vqgan.decode(step.tokens).cpu(), holes) for step in result.steps]
+    pictures = [grey, *step_images(model, images, holes, result).cpu()]
     masks = [mask.cpu().float().view(-1, 1, grid, grid) * 2 - 1 for mask in (result.mask, *(step.mask for step in result.steps))]
     masks = [F.interpolate(mask, size=size).expand(-1, 3, -1, -1) for mask in masks]
     for i, (picture, mask) in enumerate(zip(pictures, masks)): save_sheet([picture, mask], out / "steps" / f"{i}.png")
