@@ -9,6 +9,7 @@ from pathlib import Path
 import accelerate
 import torch
 import torch.nn.functional as F
+from accelerate import PartialState
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
@@ -18,7 +19,7 @@ from .decoding import CONFIDENCES, ORDERS
 from .images import ImageFolder, drawn_cats, find_pictures, load_hole, load_image, random_holes, save_sheet, square_crop, to_picture, to_tensor
 from .inpainting import Inpainting, MaskGIT, step_images
 from .schedules import SCHEDULES
-from .training import TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan
+from .training import RATIOS, TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan
 from .transformer import BidirectionalTransformer, TransformerConfig, count_parameters
 from .vqgan import VQGAN, VQGANConfig, find_weights, shipped_weights
 
@@ -26,7 +27,7 @@ from .vqgan import VQGAN, VQGANConfig, find_weights, shipped_weights
 __all__ = ['DEMO_PAGE', 'picture_paths', 'hole_path', 'ending_number', 'output_folder', 'save_png', 'load_pair', 'load_pairs',
            'save_frames', 'load_model', 'decode_options', 'inpaint', 'generate', 'cc0_cat', 'demo', 'open_data',
            'open_val', 'record_run', 'train_vqgan', 'train', 'info', 'add_fields', 'from_args', 'add_decoding',
-           'add_training', 'make_parser', 'main']
+           'add_hole', 'add_training', 'make_parser', 'main']
 
 # %% ../nbs/12_cli.ipynb #12-007
 def picture_paths(source: Path) -> list[Path]:
@@ -110,7 +111,7 @@ def inpaint(args: argparse.Namespace) -> int:
     model, generator, failed = load_model(args), torch.Generator().manual_seed(args.seed), []
     with tqdm(total=len(paths), desc="inpaint", unit="image") as bar:
         for names, images, holes in load_pairs(paths, args, model.vqgan.config.image_size, failed):
-            result = model.inpaint(images, holes, dilate=args.dilate, composite=not args.no_composite, frames=args.frames,
+            result = model.inpaint(images, holes, dilate=args.dilate, evidence=args.evidence, composite=not args.no_composite, frames=args.frames,
                                    generator=generator, **decode_options(args))
             for path, x in zip(names, result.images.cpu()): save_png(x, out / f"{path.stem}.png")
             if args.frames: save_frames(model, result, images, holes, [path.stem for path in names], out / "frames")
@@ -158,7 +159,7 @@ def demo(args: argparse.Namespace) -> int:
     images = torch.cat([cc0_cat(size)[None], drawn_cats(16, seed=args.seed, size=size)])
     holes = random_holes(len(images), size, generator)
     began = time.perf_counter()
-    result = model.inpaint(images, holes, dilate=args.dilate, generator=generator, frames=True, **decode_options(args))
+    result = model.inpaint(images, holes, dilate=args.dilate, evidence=args.evidence, generator=generator, frames=True, **decode_options(args))
     seconds = time.perf_counter() - began
     grey = images.masked_fill(holes, 0)
     save_sheet([grey, result.images.cpu(), images], out / "sheet.png")
@@ -192,7 +193,8 @@ def record_run(args: argparse.Namespace, out: Path) -> None:
     row = dict(command=shlex.join(["maskgit-nb", *args.argv]), seed=args.seed, device=args.device, machine=platform.machine(), cores=os.cpu_count(),
                gpu=torch.cuda.get_device_name() if args.device == "cuda" else None, torch=torch.__version__,
                maskgit_nb=__version__, date=datetime.datetime.now().isoformat(timespec="seconds"))
-    with (out / "runs.jsonl").open("a") as file: file.write(json.dumps(row) + "\n")
+    if PartialState(cpu=args.device == "cpu").is_main_process:
+        with (out / "runs.jsonl").open("a") as file: file.write(json.dumps(row) + "\n")
 
 # %% ../nbs/12_cli.ipynb #12-032
 def train_vqgan(args: argparse.Namespace) -> int:
@@ -202,7 +204,7 @@ def train_vqgan(args: argparse.Namespace) -> int:
     model = VQGAN.from_pretrained(args.init) if args.init else VQGAN(config)
     data, val = open_data(args.data, config.image_size, not args.no_flip), open_val(args.val, config.image_size)
     record_run(args, output_folder(args.out))
-    fit_vqgan(model, data, args.out, from_args(TrainConfig, args), from_args(VQGANLoss, args), val, not args.restart, args.device == "cpu")
+    fit_vqgan(model, data, args.out, from_args(TrainConfig, args), from_args(VQGANLoss, args), val, not args.restart, args.device == "cpu", args.decoder_only)
     print(f"weights written to {args.out / 'vqgan.safetensors'}")
     return 0
 
@@ -216,7 +218,7 @@ def train(args: argparse.Namespace) -> int:
     data, val = open_data(args.data, size, not args.no_flip), open_val(args.val, size)
     record_run(args, output_folder(args.out))
     fit_maskgit(MaskGIT(vqgan, transformer), data, args.out, from_args(TrainConfig, args), args.schedule, args.hole_share,
-                args.label_smoothing, val, not args.restart, args.device == "cpu")
+                args.label_smoothing, args.loss_on, val, not args.restart, args.device == "cpu")
     print(f"weights written to {args.out}")
     return 0
 
@@ -237,9 +239,10 @@ def info(args: argparse.Namespace) -> int:
 def add_fields(parser: argparse.ArgumentParser, config_class: type, **texts: str) -> None:
     "One option for each field of a dataclass that `texts` explains, with the field's default."
     for field in fields(config_class):
-        if field.name in texts:
-            parser.add_argument("--" + field.name.replace("_", "-"), type=type(field.default), default=field.default, metavar="X",
-                                help=f"{texts[field.name]} (default: {field.default})")
+        if field.name not in texts: continue
+        if isinstance(field.default, bool): kind = dict(action="store_true", help=texts[field.name])
+        else: kind = dict(type=type(field.default), default=field.default, metavar="X", help=f"{texts[field.name]} (default: {field.default})")
+        parser.add_argument("--" + field.name.replace("_", "-"), **kind)
 
 def from_args(config_class: type, args: argparse.Namespace):
     "The dataclass with those of its fields that `args` has."
@@ -262,6 +265,11 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="same seed, same pictures (default: 0)")
     add("--batch-size", type=int, default=64, help="images at a time (default: 64)")
 
+def add_hole(parser: argparse.ArgumentParser) -> None:
+    "The options of a hole, shared by inpaint and demo."
+    parser.add_argument("--dilate", type=int, default=0, help="also predict tokens this far from the hole: 0, 1 or 2 (default: 0)")
+    parser.add_argument("--evidence", type=float, default=60.0, help="weight of what half-seen tokens show, 0 = treat them as unseen (default: 60)")
+
 def add_training(parser: argparse.ArgumentParser, presets: str) -> None:
     "The options of training, shared by both stages."
     add = parser.add_argument
@@ -272,11 +280,12 @@ def add_training(parser: argparse.ArgumentParser, presets: str) -> None:
     add("--init", help="start from these weights (shipped name, folder or Hub id) instead of random ones; --preset is then not used")
     add("--no-flip", action="store_true", help="do not train on mirror images as well")
     add("--restart", action="store_true", help="ignore checkpoints in --out")
-    add_fields(parser, TrainConfig, steps="optimiser steps", batch_size="images a batch", accumulate="batches a step", lr="highest learning rate",
+    add_fields(parser, TrainConfig, steps="optimiser steps", batch_size="images a batch", accumulate="batches a step", optimizer="adamw or muon", lr="highest learning rate",
                warmup="steps until the highest learning rate", beta2="AdamW's second beta",
                weight_decay="AdamW's weight decay", clip="largest gradient norm", ema="decay of the averaged weights",
                precision="no, bf16 or fp16", seed="of weights, batches and masks", log_every="steps between log rows",
-               validate_every="steps between validations", save_every="steps between checkpoints", keep="checkpoints kept")
+               validate_every="steps between validations", save_every="steps between checkpoints", keep="checkpoints kept",
+               compile="train the transformer through torch.compile", tracker="one of accelerate's, such as wandb; auto = tensorboard if installed, none = the log alone")
 
 # %% ../nbs/12_cli.ipynb #12-040
 def make_parser() -> argparse.ArgumentParser:
@@ -296,7 +305,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, required=True, help="folder for the results, named as the pictures, ending .png")
     sub.add_argument("--invert", action="store_true", help="masks are the other way: white = missing")
     sub.add_argument("--resize", action="store_true", help="crop pictures to squares and scale them to the model's size")
-    sub.add_argument("--dilate", type=int, default=0, help="also predict tokens this far from the hole: 0, 1 or 2 (default: 0)")
+    add_hole(sub)
     sub.add_argument("--no-composite", action="store_true", help="write the decoded picture whole, known pixels included")
     sub.add_argument("--frames", action="store_true", help="also write a sheet of all steps for each picture to OUT/frames")
     add_decoding(sub)
@@ -307,17 +316,19 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = command(demo, "demo", "mend a CC0 photograph and sixteen drawn cats, and write a page to open")
     sub.add_argument("--out", type=Path, default=Path("demo"), help="folder for the page and its pictures (default: demo)")
-    sub.add_argument("--dilate", type=int, default=0, help="also predict tokens this far from the hole: 0, 1 or 2 (default: 0)")
+    add_hole(sub)
     add_decoding(sub)
 
     sub = command(train_vqgan, "train-vqgan", "train the first stage: images to tokens and back")
     add_training(sub, "tiny, small, lab, paper")
     add_fields(sub, VQGANLoss, perceptual="weight of the perceptual loss, 0 = none; needs maskgit_nb[perceptual]", adversarial="size of the adversarial gradient beside the reconstruction's, 0 = none",
                adversarial_start="step at which the discriminator joins", restart_until="share of the steps in which dead codes restart")
+    sub.add_argument("--decoder-only", action="store_true", help="with --init: leave encoder and codes as they are, so that a second stage trained on them still fits")
     sub = command(train, "train", "train the second stage: the transformer that fills in tokens")
     sub.add_argument("--vqgan", default="cats64-small", help="first stage: shipped name, folder with vqgan.safetensors or Hub id (default: cats64-small)")
     add_training(sub, "tiny, small, lab, paper")
-    sub.add_argument("--schedule", default="cosine", help=f"gamma(u) for the share of masked tokens: {', '.join(SCHEDULES)} (default: cosine)")
+    sub.add_argument("--schedule", default="cosine", help=f"gamma(u) for the share of masked tokens: {', '.join([*SCHEDULES, *RATIOS])} (default: cosine; linear is U(0,1))")
+    sub.add_argument("--loss-on", default="masked", help="masked tokens only, or all (default: masked)")
     sub.add_argument("--hole-share", type=float, default=0.5, help="share of each batch masked within free-form holes (default: 0.5)")
     sub.add_argument("--label-smoothing", type=float, default=0.1, help="(default: 0.1)")
     sub = command(info, "info", "print versions, device and weights")

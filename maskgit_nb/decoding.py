@@ -16,8 +16,8 @@ if TYPE_CHECKING: from matplotlib.figure import Figure
 
 # %% auto #0
 __all__ = ['ORDERS', 'CONFIDENCES', 'TOKEN_COLORS', 'Draws', 'check_sampling', 'sample_tokens', 'noise_scale', 'halton',
-           'halton_order', 'rank_tokens', 'evaluating', 'Step', 'reveal', 'decode', 'decided_at', 'token_picture',
-           'show_steps', 'filter_logits']
+           'halton_order', 'rank_tokens', 'evaluating', 'predict', 'Step', 'reveal', 'decode', 'decided_at',
+           'token_picture', 'show_steps', 'filter_logits']
 
 # %% ../nbs/06_decoding.ipynb #06-018
 class Draws:
@@ -78,13 +78,14 @@ def halton_order(num_tokens: int) -> Tensor:
 ORDERS = ("confidence", "halton", "random")
 CONFIDENCES = ("logprob", "prob")
 
-def rank_tokens(logits: Tensor, tokens: Tensor, order: str, confidence: str, temperature: float, draws: Draws) -> Tensor:
-    "The score (B,N) by which `decode` reveals: highest first. Confidence is log p (or p) of the sampled token + temperature * Gumbel noise."
-    n = tokens.shape[1]
-    if order == "halton": return -halton_order(n).double().expand(tokens.shape)
-    if order == "random": return draws.uniform(n)
+def rank_tokens(logits: Tensor, tokens: Tensor, mask: Tensor, order: str, confidence: str, temperature: float, draws: Draws) -> Tensor:
+    """The scores (M,) of the M masked tokens, from which `decode` reveals the highest first. `logits` (M,K), sampled `tokens` (M,),
+    `mask` (B,N) their places. Confidence is log p (or p) of the sampled token + temperature * Gumbel noise."""
+    n, mask = mask.shape[1], mask.cpu()
+    if order == "halton": return -halton_order(n).double().expand(mask.shape)[mask]
+    if order == "random": return draws.uniform(n)[mask]
     score = logits.double().log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1).cpu()
-    return (score.exp() if confidence == "prob" else score) + temperature * draws.gumbel(n)
+    return (score.exp() if confidence == "prob" else score) + temperature * draws.gumbel(n)[mask]
 
 # %% ../nbs/06_decoding.ipynb #06-041
 @contextmanager
@@ -97,6 +98,12 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         for layer, mode in modes: layer.training = mode
 
 # %% ../nbs/06_decoding.ipynb #06-044
+def predict(transformer: nn.Module, tokens: Tensor) -> Tensor:
+    "The logits (B,N,K) of `tokens` (B,N) without dropout. On a CPU the transformer gets 8 images at a time, which fit into its cache."
+    size = 8 if tokens.device.type == "cpu" else len(tokens)
+    with evaluating(transformer): return torch.cat([transformer(part) for part in tokens.split(size)])
+
+# %% ../nbs/06_decoding.ipynb #06-047
 class Step(NamedTuple):
     """The state after one step of `decode`. `tokens` (B,N): known and revealed ones, and this step's guess where `mask` (B,N)
     is still True. `confidence` (B,N): what this step ranked by, inf where nothing was to decide. `counts` (B,): tokens
@@ -108,24 +115,26 @@ class Step(NamedTuple):
     counts: Tensor
 
 @torch.no_grad()
-def reveal(transformer: nn.Module, tokens: Tensor, mask: Tensor, plan: Tensor, sample: Callable, rank: Callable) -> Iterator[Step]:
-    """The bookkeeping of `decode`: `plan` (B,steps) says how many tokens stay masked after each step, `sample(logits)` gives
-    tokens (B,N), `rank(logits, tokens, number)` their scores (B,N), of which the highest are revealed."""
+def reveal(transformer: nn.Module, tokens: Tensor, mask: Tensor, plan: Tensor, sample: Callable, rank: Callable, logit_bias: Tensor | None = None) -> Iterator[Step]:
+    """The bookkeeping of `decode`: `plan` (B,steps) says how many tokens stay masked after each step. With M masked tokens,
+    `sample(logits, mask)` draws them (M,) from logits (M,K), and `rank(logits, drawn, mask, number)` gives the scores (M,),
+    of which the highest are revealed."""
     for number, counts in enumerate(plan.unbind(1), 1):
         if not mask.any(): return
-        with evaluating(transformer):
-            logits = transformer(tokens.masked_fill(mask, transformer.mask_token_id))
-        if logits[mask].isnan().any(): raise ValueError("the transformer gave logits that are not numbers: its weights are damaged, or training diverged")
-        sampled = sample(logits)
-        score = rank(logits, sampled, number).to(mask.device).masked_fill(~mask, torch.inf)
-        tokens = torch.where(mask, sampled, tokens)
+        logits = predict(transformer, tokens.masked_fill(mask, transformer.mask_token_id))[mask]
+        if logit_bias is not None: logits = logits + logit_bias[mask]
+        if logits.isnan().any(): raise ValueError("the transformer gave logits that are not numbers: its weights are damaged, or training diverged")
+        drawn = sample(logits, mask)
+        score = rank(logits, drawn, mask, number).to(mask.device)
+        score = score.new_full(mask.shape, torch.inf).masked_scatter(mask, score)
+        tokens = tokens.masked_scatter(mask, drawn)
         mask = keep_lowest(score, counts.to(mask.device))
         yield Step(number, tokens, mask, score, counts)
 
-# %% ../nbs/06_decoding.ipynb #06-046
+# %% ../nbs/06_decoding.ipynb #06-049
 def decode(transformer: nn.Module, tokens: Tensor, mask: Tensor, steps: int = 8, schedule: str | Callable = "cosine",
            temperature: float = 4.5, order: str = "confidence", confidence: str = "logprob", sampling_temperature: float = 1.0,
-           top_k: int | None = None, top_p: float | None = None, sweet_spot: int = -1,
+           top_k: int | None = None, top_p: float | None = None, sweet_spot: int = -1, logit_bias: Tensor | None = None,
            generator: torch.Generator | None = None) -> Iterator[Step]:
     """Fill in masked tokens over several steps, the surest first (Chang et al. 2022, section 3.2); yields a `Step` each.
 
@@ -133,8 +142,8 @@ def decode(transformer: nn.Module, tokens: Tensor, mask: Tensor, steps: int = 8,
     Each step predicts all unknown tokens, samples one code each (`sampling_temperature`, `top_k`, `top_p`) and keeps the
     best ranked by `order`: "confidence" (with `temperature` * Gumbel noise, falling to 0 at the last step), "halton" or
     "random"; how many follows `mask_counts(schedule, n, steps)`. Known and revealed tokens never change. `sweet_spot` >= 1
-    accepts everything at that step. Ends early when nothing is unknown. `generator` lives on the CPU. ValueError, at the
-    call, on options outside their range.
+    accepts everything at that step. `logit_bias` (B,N,K) is added to the logits of every step. Ends early when nothing is
+    unknown. `generator` lives on the CPU. ValueError, at the call, on options outside their range.
     """
     if order not in ORDERS: raise ValueError(f"order must be one of {', '.join(ORDERS)}; got {order!r}")
     if confidence not in CONFIDENCES: raise ValueError(f"confidence must be one of {', '.join(CONFIDENCES)}; got {confidence!r}")
@@ -142,21 +151,22 @@ def decode(transformer: nn.Module, tokens: Tensor, mask: Tensor, steps: int = 8,
         raise ValueError(f"tokens and mask must have the same shape (B,N) and mask be bool; got {tuple(tokens.shape)}, {tuple(mask.shape)}, {mask.dtype}")
     if not temperature >= 0: raise ValueError(f"temperature must not be negative; got {temperature}")
     if sweet_spot < 1 and sweet_spot != -1: raise ValueError(f"sweet_spot must be a step from 1, or -1 for never; got {sweet_spot}")
+    if logit_bias is not None and logit_bias.shape[:2] != tokens.shape: raise ValueError(f"logit_bias must be (B,N,K) for tokens {tuple(tokens.shape)}; got {tuple(logit_bias.shape)}")
     if order == "halton": halton_order(tokens.shape[1])  # raises unless the grid is square
     check_sampling(sampling_temperature, top_k, top_p)
     plan = torch.tensor([mask_counts(schedule, int(n), steps) for n in mask.sum(1)], dtype=torch.long).view(len(mask), int(steps))
     if sweet_spot >= 1: plan[:, sweet_spot - 1:] = 0
     draws = Draws(len(tokens), generator)
-    sample = lambda logits: sample_tokens(logits, draws.uniform(tokens.shape[1]), sampling_temperature, top_k, top_p)
-    rank = lambda logits, drawn, number: rank_tokens(logits, drawn, order, confidence, noise_scale(temperature, number, steps), draws)
-    return reveal(transformer, tokens, mask, plan, sample, rank)
+    sample = lambda logits, mask: sample_tokens(logits, draws.uniform(tokens.shape[1])[mask.cpu()], sampling_temperature, top_k, top_p)
+    rank = lambda logits, drawn, mask, number: rank_tokens(logits, drawn, mask, order, confidence, noise_scale(temperature, number, steps), draws)
+    return reveal(transformer, tokens, mask, plan, sample, rank, logit_bias)
 
-# %% ../nbs/06_decoding.ipynb #06-055
+# %% ../nbs/06_decoding.ipynb #06-058
 def decided_at(steps: Sequence[Step]) -> Tensor:
     "The step (B,N) in which each token of a trace was decided: 0 if it was known at the start, len(steps) + 1 if it is still masked."
     return steps[0].confidence.lt(torch.inf).long() + sum(step.mask.long() for step in steps)
 
-# %% ../nbs/06_decoding.ipynb #06-057
+# %% ../nbs/06_decoding.ipynb #06-060
 TOKEN_COLORS = {"known": "#BBBBBB", "decided before": "#56B4E9", "decided now": "#E69F00", "masked": "#222222"}
 
 def token_picture(decided: Tensor, number: int, size: int) -> Tensor:
@@ -166,7 +176,7 @@ def token_picture(decided: Tensor, number: int, size: int) -> Tensor:
     side = math.isqrt(len(decided))
     return F.interpolate(palette[state.cpu()].T.reshape(1, 3, side, side), size=(size, size))[0]
 
-# %% ../nbs/06_decoding.ipynb #06-059
+# %% ../nbs/06_decoding.ipynb #06-062
 def show_steps(steps: Sequence[Step], images: Tensor | None = None, start: Tensor | None = None, index: int = 0, scale: int | None = None) -> Figure:
     """Figure of the trace of image `index` of a batch: the token grid at the start and after each step, and below them the
     pictures, if given: `images` (len(steps),3,H,W) decoded after each step, `start` (3,H,W) before the first. `scale` as
@@ -181,7 +191,7 @@ def show_steps(steps: Sequence[Step], images: Tensor | None = None, start: Tenso
     figure.legend([Patch(color=color) for color in TOKEN_COLORS.values()], TOKEN_COLORS, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=4, frameon=False)
     return figure
 
-# %% ../nbs/06_decoding.ipynb #06-067
+# %% ../nbs/06_decoding.ipynb #06-070
 def filter_logits(logits: Tensor, top_k: int | None = None, top_p: float | None = None) -> Tensor:
     """Set to -inf all but the `top_k` largest logits of each row (codes level with the k-th stay), and then all outside the
     smallest set whose probabilities sum to at least `top_p` (Holtzman et al. 2020). ValueError as `check_sampling`."""

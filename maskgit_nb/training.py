@@ -2,20 +2,23 @@
 
 # %% ../nbs/09_training.ipynb #09-002
 from __future__ import annotations
-import json, math, os, shutil, time
+import hashlib, importlib.util, json, math, os, shutil, signal, statistics, threading, time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler, Subset
 from tqdm.auto import tqdm
 from .decoding import evaluating
-from .images import random_holes, save_sheet
+from .images import ImageFolder, random_holes, save_sheet
 from .inpainting import MaskGIT, hole_to_mask
 from .masking import mvtm_loss, random_mask
 from .schedules import get_schedule
@@ -23,23 +26,27 @@ from .transformer import BidirectionalTransformer
 from .vqgan import VQGAN, PatchDiscriminator, PerceptualLoss, VectorQuantizer, hinge_loss, perplexity, psnr, save_module
 
 # %% auto #0
-__all__ = ['TrainConfig', 'warmup_cosine', 'make_optimizer', 'make_accelerator', 'start_run', 'EndlessBatches', 'make_ema',
-           'save_checkpoint', 'find_checkpoints', 'RunLog', 'run_steps', 'VQGANLoss', 'image_gradients',
-           'validate_vqgan', 'VQGANState', 'fit_vqgan', 'tokenize', 'training_masks', 'validate_maskgit', 'fit_maskgit']
+__all__ = ['RATIOS', 'TrainConfig', 'warmup_cosine', 'make_optimizers', 'step_all', 'make_accelerator', 'prepare', 'start_run',
+           'EndlessBatches', 'make_ema', 'save_checkpoint', 'find_checkpoints', 'RunLog', 'terminated', 'mean_metrics',
+           'run_steps', 'VQGANLoss', 'image_gradients', 'validate_vqgan', 'VQGANState', 'fit_vqgan', 'tokenize',
+           'fingerprint', 'cached_tokens', 'truncated_normal', 'training_masks', 'masked_losses', 'validate_maskgit',
+           'fit_maskgit']
 
 # %% ../nbs/09_training.ipynb #09-005
 @dataclass(frozen=True)
 class TrainConfig:
     """How long and how to train. `steps` counts optimiser steps, each on `accumulate` batches of `batch_size` images.
 
-    `lr` rises over `warmup` steps and falls along a cosine to zero. `clip` bounds the gradient's norm, `ema` is the decay
+    `optimizer` is "adamw" or "muon". `lr` rises over `warmup` steps and falls along a cosine to zero. `clip` bounds the gradient's norm, `ema` is the decay
     of the averaged weights that are shipped, `precision` is accelerate's "no", "bf16" or "fp16". Every so many steps a row
-    is logged, the model validated, a checkpoint saved, of which the newest `keep` stay. `progress`: show a bar.
-    ValueError for a count below 1.
+    is logged, the model validated, a checkpoint saved, of which the newest `keep` stay. `compile`: through torch.compile.
+    `tracker` is one of accelerate's, such as "wandb"; "auto" is tensorboard if installed, "none" the log alone. `progress`:
+    show a bar. ValueError for a count below 1 or an unknown optimizer.
     """
     steps: int = 20_000
     batch_size: int = 32
     accumulate: int = 1
+    optimizer: str = "adamw"
     lr: float = 3e-4
     warmup: int = 500
     beta1: float = 0.9
@@ -53,11 +60,14 @@ class TrainConfig:
     validate_every: int = 1000
     save_every: int = 1000
     keep: int = 2
+    compile: bool = False
+    tracker: str = "auto"
     progress: bool = True
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "accumulate", "log_every", "validate_every", "save_every", "keep"):
             if getattr(self, name) < 1: raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if self.optimizer not in ("adamw", "muon"): raise ValueError(f"optimizer must be adamw or muon; got {self.optimizer!r}")
 
 # %% ../nbs/09_training.ipynb #09-010
 def warmup_cosine(step: int, warmup: int, steps: int) -> float:
@@ -66,41 +76,60 @@ def warmup_cosine(step: int, warmup: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
 
 # %% ../nbs/09_training.ipynb #09-017
-def make_optimizer(module: nn.Module, config: TrainConfig) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW with weight decay on matrices and kernels only (not on biases, norms or embeddings), and its warm-up and cosine.
-    The schedule is to be stepped after every optimiser step."""
+def make_optimizers(module: nn.Module, config: TrainConfig) -> tuple[list[torch.optim.Optimizer], list[torch.optim.lr_scheduler.LambdaLR]]:
+    """AdamW with weight decay on matrices and kernels only (not on biases, norms or embeddings); for "muon" the matrices in
+    `module.blocks` have an optimiser of their own. For each its warm-up and cosine, to be stepped after every optimiser step."""
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
-    groups = [dict(params=[], weight_decay=config.weight_decay), dict(params=[], weight_decay=0.0)]
+    muon = {id(p) for p in module.blocks.parameters() if p.ndim == 2} if config.optimizer == "muon" and hasattr(module, "blocks") else set()
+    decayed, spared, matrices = [], [], []
     for name, p in module.named_parameters():
-        spared = p.ndim <= 1 or name.endswith(("bias", "position_embedding")) or id(p) in embeddings
-        groups[spared]["params"].append(p)
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step, config.warmup, config.steps))
+        if not p.requires_grad: continue
+        spare = p.ndim <= 1 or name.endswith(("bias", "position_embedding")) or id(p) in embeddings
+        (matrices if id(p) in muon else spared if spare else decayed).append(p)
+    groups = [dict(params=decayed, weight_decay=config.weight_decay), dict(params=spared, weight_decay=0.0)]
+    optimizers = [torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))]
+    if matrices: optimizers.append(torch.optim.Muon(matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"))
+    return optimizers, [torch.optim.lr_scheduler.LambdaLR(o, lambda step: warmup_cosine(step, config.warmup, config.steps)) for o in optimizers]
 
-# %% ../nbs/09_training.ipynb #09-023
-def make_accelerator(config: TrainConfig, cpu: bool = False) -> Accelerator:
-    """accelerate's Accelerator for `config`, on a GPU if there is one and not `cpu`. A notebook makes several in one process,
-    so the settings of the last are forgotten first."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate, cpu=cpu)
+def step_all(optimizers: list, schedules: list) -> None:
+    "One step of every optimiser and of every schedule; then the gradients are dropped."
+    for optimizer in optimizers: optimizer.step()
+    for schedule in schedules: schedule.step()
+    for optimizer in optimizers: optimizer.zero_grad()
+
+# %% ../nbs/09_training.ipynb #09-025
+def make_accelerator(config: TrainConfig, cpu: bool = False, out: str | Path | None = None) -> Accelerator:
+    """accelerate's Accelerator for `config`, on a GPU if there is one and not `cpu`; with a tracker, if one is to write to `out`.
+    A notebook makes several in one process, so the settings of the last are forgotten first."""
+    AcceleratorState._reset_state(reset_partial_state="WORLD_SIZE" not in os.environ)
+    tracker = config.tracker if config.tracker != "auto" else "tensorboard" if importlib.util.find_spec("tensorboard") else "none"
+    shared = DataLoaderConfiguration(split_batches=True)  # processes share a batch; else accelerate steps the schedule once for each of them
+    return Accelerator(mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate, cpu=cpu, dataloader_config=shared,
+                       log_with=None if tracker == "none" or out is None else tracker, project_dir=None if out is None else str(out))
+
+def prepare(accelerator: Accelerator, module: nn.Module, optimizers: list, schedules: list) -> tuple[nn.Module, list, list]:
+    "A module, its optimisers and its schedules as `accelerator` needs them."
+    module, *rest = accelerator.prepare(module, *optimizers, *schedules)
+    return module, rest[:len(optimizers)], rest[len(optimizers):]
 
 def start_run(out: str | Path, config: TrainConfig, cpu: bool = False) -> tuple[Path, Accelerator]:
     "How every run begins: the folder `out` is made and torch's seed set. Returns `out` as a Path, and an Accelerator."
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    accelerator = make_accelerator(config, cpu)
+    accelerator = make_accelerator(config, cpu, out)
+    if accelerator.log_with: accelerator.init_trackers("maskgit_nb")
     torch.manual_seed(config.seed)
     return out, accelerator
 
-# %% ../nbs/09_training.ipynb #09-026
+# %% ../nbs/09_training.ipynb #09-028
 class EndlessBatches(Sampler):
     """Batches of indices without end: one shuffled pass over `n` items after another, cut into `batch_size`.
 
     Which indices batch number b holds depends on (n, batch_size, seed) alone, so training resumes at batch `start` by
-    counting; nothing is dropped at the end of a pass.
+    counting; nothing is dropped at the end of a pass. Of several processes each yields its own `rows` of every batch.
     """
-    def __init__(self, n: int, batch_size: int, seed: int = 0, start: int = 0):
-        self.n, self.batch_size, self.seed, self.start = n, batch_size, seed, start
+    def __init__(self, n: int, batch_size: int, seed: int = 0, start: int = 0, rows: slice = slice(None)):
+        self.n, self.batch_size, self.seed, self.start, self.rows = n, batch_size, seed, start, rows
 
     def __iter__(self) -> Iterator[list[int]]:
         epoch, order, position = -1, None, self.start * self.batch_size
@@ -112,43 +141,54 @@ class EndlessBatches(Sampler):
                     order = torch.randperm(self.n, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)).tolist()
                 batch.append(order[position % self.n])
             position += 1
-            yield batch
+            yield batch[self.rows]
 
-# %% ../nbs/09_training.ipynb #09-030
+# %% ../nbs/09_training.ipynb #09-032
 def make_ema(module: nn.Module, decay: float) -> AveragedModel:
     "A running average of `module`'s parameters, with a short memory at first: decay min(decay, (1+n)/(10+n)) after n steps."
     def average(old, new, n):
         torch._foreach_lerp_(old, new, 1 - min(decay, (1 + int(n)) / (10 + int(n))))
     return AveragedModel(module, multi_avg_fn=average)
 
-# %% ../nbs/09_training.ipynb #09-036
+# %% ../nbs/09_training.ipynb #09-038
 def save_checkpoint(accelerator: Accelerator, out: Path, step: int, keep: int) -> None:
     """Write all training state to `out/checkpoint-<step>`: first beside it, then renamed, so that a checkpoint is whole or
     absent. Only then are all but the newest `keep` removed."""
-    partial = out / "checkpoint.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, final = out / "checkpoint.partial", out / f"checkpoint-{step:08d}"
+    if accelerator.is_main_process: shutil.rmtree(partial, ignore_errors=True)
+    accelerator.wait_for_everyone()
     accelerator.save_state(str(partial))
-    os.replace(partial, out / f"checkpoint-{step:08d}")
-    for old in find_checkpoints(out)[:-keep]: shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        os.replace(partial, final)
+        for old in find_checkpoints(out)[:-keep]: shutil.rmtree(old)
+    accelerator.wait_for_everyone()
 
 def find_checkpoints(out: Path) -> list[Path]:
     "The checkpoints in `out`, oldest first."
     return sorted(out.glob("checkpoint-" + "[0-9]" * 8))
 
-# %% ../nbs/09_training.ipynb #09-040
+# %% ../nbs/09_training.ipynb #09-042
 class RunLog:
     """One JSON object a line in `out/log.jsonl`, with the `seconds` spent so far in all runs; rows after `step`, of a run that was
-    cut off, are dropped on opening."""
-    def __init__(self, out: Path, step: int):
-        self.path = out / "log.jsonl"
-        kept = [row for row in self.read(out) if row["step"] <= step]
-        self.began = time.perf_counter() - (kept[-1].get("seconds", 0.0) if kept else 0.0)
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    cut off, are dropped on opening. Of several processes one is the `writer`."""
+    def __init__(self, out: Path, step: int, writer: bool = True):
+        self.path, self.writer = out / "log.jsonl", writer
+        self.rows = [row for row in self.read(out) if row["step"] <= step]
+        self.began = time.perf_counter() - (self.rows[-1].get("seconds", 0.0) if self.rows else 0.0)
+        if writer: self.path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 
     def write(self, **row) -> None:
         "Append one row, which must have `step`."
         row["seconds"] = round(time.perf_counter() - self.began, 1)
-        with self.path.open("a") as file: file.write(json.dumps(row) + "\n")
+        self.rows.append(row)
+        if self.writer:
+            with self.path.open("a") as file: file.write(json.dumps(row) + "\n")
+
+    def is_best(self, name: str) -> bool:
+        "Whether the last row that has `name` has its lowest value so far."
+        values = [row[name] for row in self.rows if name in row]
+        return bool(values) and values[-1] <= min(values)
 
     @staticmethod
     def read(out: str | Path) -> list[dict]:
@@ -160,44 +200,77 @@ class RunLog:
             except json.JSONDecodeError: continue  # a line cut off by a crash
         return rows
 
-# %% ../nbs/09_training.ipynb #09-043
-def run_steps(accelerator: Accelerator, micro_step: Callable, data: Dataset, config: TrainConfig, out: Path,
-              on_step: Callable, validate: Callable, resume: bool = True) -> list[dict]:
-    """The loop both stages share. `micro_step(batch, step, generator)` trains on one batch and returns floats to log,
-    `on_step()` follows every optimiser step, `validate(step)` returns floats. Returns the log's rows.
+# %% ../nbs/09_training.ipynb #09-045
+@contextmanager
+def terminated() -> Iterator[list]:
+    "Inside the block SIGTERM, by which clusters announce that they will stop a run, only fills the list that is yielded."
+    received = []
+    if threading.current_thread() is not threading.main_thread(): yield received; return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try: yield received
+    finally: signal.signal(signal.SIGTERM, before)
+
+def mean_metrics(accelerator: Accelerator, metrics: list[dict]) -> dict:
+    "The mean of each figure over the micro-batches of a step and over all processes, as floats."
+    means = torch.tensor([[float(value) for value in part.values()] for part in metrics], dtype=torch.float64).mean(0)
+    if accelerator.num_processes > 1: means = accelerator.gather(means.to(accelerator.device, torch.float32).unsqueeze(0)).mean(0)
+    return dict(zip(metrics[0], means.tolist()))
+
+def run_steps(accelerator: Accelerator, micro_step: Callable, data: Dataset, config: TrainConfig, out: Path, on_step: Callable,
+              validate: Callable, resume: bool = True, best_by: str = "", save_best: Callable | None = None) -> list[dict]:
+    """The loop both stages share. `micro_step(batch, step, rows, generator)` trains on those `rows` of the step's images and
+    returns numbers to log, `on_step()` follows every optimiser step and returns more, `validate(step)` returns floats, of
+    which a new lowest `best_by` calls `save_best(folder)`. Returns the log's rows.
 
     Batches and random draws depend on (seed, step) alone. With `resume` the newest checkpoint in `out` is loaded first; without,
-    the checkpoints in `out` are removed. FloatingPointError if the loss is not finite when it is to be logged or saved.
+    the checkpoints in `out` are removed. SIGTERM: saves a checkpoint, then SystemExit. FloatingPointError if the loss is not
+    finite when it is to be logged or saved. ValueError if the processes cannot share a batch equally.
     """
-    if not resume:
+    share, remainder = divmod(config.batch_size, accelerator.num_processes)
+    if remainder: raise ValueError(f"batch_size {config.batch_size} cannot be shared equally by {accelerator.num_processes} processes")
+    if not resume and accelerator.is_main_process:
         for old in find_checkpoints(out): shutil.rmtree(old)
-    checkpoints = find_checkpoints(out)
+    accelerator.wait_for_everyone()
+    checkpoints, first = find_checkpoints(out), accelerator.process_index * share
     start = int(checkpoints[-1].name.split("-")[1]) if checkpoints else 0
-    loader = iter(DataLoader(data, batch_sampler=EndlessBatches(len(data), config.batch_size, config.seed, start * config.accumulate)))
+    batches = EndlessBatches(len(data), config.batch_size, config.seed, start * config.accumulate, slice(first, first + share))
+    loader = iter(DataLoader(data, batch_sampler=batches))
     if checkpoints:  # after the loader, which draws from the global generator
         try: accelerator.load_state(str(checkpoints[-1]))
         except (RuntimeError, ValueError) as error: raise ValueError(f"{checkpoints[-1]} does not fit this model: take another folder, or start afresh in this one ({error})") from error
-    log, began, seen = RunLog(out, start), time.perf_counter(), 0
-    with tqdm(total=config.steps, initial=start, desc=out.name, disable=not (config.progress and accelerator.is_local_main_process)) as bar:
+    log, began, seen = RunLog(out, start, accelerator.is_main_process), time.perf_counter(), 0
+    bar = tqdm(total=config.steps, initial=start, desc=out.name, disable=not (config.progress and accelerator.is_local_main_process))
+    with bar, terminated() as received:
         for step in range(start + 1, config.steps + 1):
-            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-            for _ in range(config.accumulate):
-                metrics = micro_step(next(loader).to(accelerator.device), step, generator)
-                seen += config.batch_size
-            on_step()
+            metrics = []
+            for offset in range(first, config.accumulate * config.batch_size, config.batch_size):
+                generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+                metrics.append(micro_step(next(loader).to(accelerator.device), step, slice(offset, offset + share), generator))
+            seen += config.accumulate * config.batch_size
+            added = on_step()
             bar.update()
             log_now, validate_now, save_now = (step % every == 0 or step == config.steps for every in (config.log_every, config.validate_every, config.save_every))
-            if (log_now or save_now) and not math.isfinite(metrics["loss"]):
-                raise FloatingPointError(f"loss is {metrics['loss']} at step {step}: lower lr, or precision='no'")
+            stop = accelerator.gather(torch.tensor([len(received)], device=accelerator.device)).any().item() if accelerator.num_processes > 1 else bool(received)
+            if log_now or save_now or stop:
+                means = {**mean_metrics(accelerator, metrics), **added}
+                if not math.isfinite(means["loss"]): raise FloatingPointError(f"loss is {means['loss']} at step {step}: lower lr, or precision='no'")
             if log_now:
                 rate = seen / (time.perf_counter() - began)
-                log.write(step=step, **metrics, images_per_second=round(rate, 2))
-                bar.set_postfix_str(" ".join(f"{name} {value:.3g}" for name, value in metrics.items()) + f" {rate:.1f} images/s")
-            if validate_now: log.write(step=step, **validate(step))
-            if save_now: save_checkpoint(accelerator, out, step, config.keep)
+                log.write(step=step, **means, images_per_second=round(rate, 2))
+                accelerator.log(means, step=step)
+                bar.set_postfix_str(" ".join(f"{name} {value:.3g}" for name, value in means.items()) + f" {rate:.1f} images/s")
+            if validate_now:
+                found = validate(step) if accelerator.is_main_process else {}
+                log.write(step=step, **found)
+                accelerator.log(found, step=step)
+                if save_best and accelerator.is_main_process and log.is_best(best_by): save_best(out / "best")
+            if save_now or stop: save_checkpoint(accelerator, out, step, config.keep)
+            if stop and step < config.steps: raise SystemExit(f"stopped by SIGTERM at step {step}, saved in {out}: run again to go on")
+    if accelerator.log_with: accelerator.end_training()
+    accelerator.wait_for_everyone()
     return RunLog.read(out)
 
-# %% ../nbs/09_training.ipynb #09-052
+# %% ../nbs/09_training.ipynb #09-054
 @dataclass(frozen=True)
 class VQGANLoss:
     """Weights of the VQGAN's loss beside |x - x_hat| and the quantizer's: `perceptual` on `PerceptualLoss` (0: not used),
@@ -209,28 +282,29 @@ class VQGANLoss:
     restart_until: float = 0.7
     usage_decay: float = 0.99
 
-# %% ../nbs/09_training.ipynb #09-053
-def image_gradients(made: Tensor, real: Tensor, loss: VQGANLoss, perceptual: PerceptualLoss | None,
-                    discriminator: nn.Module | None) -> tuple[Tensor, dict]:
-    """Gradient of the image losses with respect to the reconstruction `made` (B,3,H,W), and the losses as floats.
+# %% ../nbs/09_training.ipynb #09-055
+def image_gradients(made: Tensor, real: Tensor, loss: VQGANLoss, perceptual: PerceptualLoss | None, discriminator: nn.Module | None,
+                    total: Callable = lambda number: number) -> tuple[Tensor, dict]:
+    """Gradient of the image losses with respect to the reconstruction `made` (B,3,H,W), and the losses as numbers.
 
     The adversarial part is scaled to `loss.adversarial` times the reconstruction part's norm (adaptive weight, Esser et al.
     2021, eq. 7, taken at the image instead of the last layer: one backward pass through the decoder serves both). The
-    discriminator's own parameters receive no gradient here.
+    discriminator's own parameters receive no gradient here. `total` sums a number over all processes.
     """
     made = made.detach().requires_grad_()
     l1 = F.l1_loss(made, real)
     distance = perceptual(made, real) if perceptual else made.new_zeros(())
     gradient, = torch.autograd.grad(l1 + loss.perceptual * distance, made)
-    metrics = dict(l1=l1.item(), perceptual=distance.item())
+    metrics = dict(l1=l1.detach(), perceptual=distance.detach())
     if discriminator is not None:
         fooled = -discriminator(made).mean()
         push, = torch.autograd.grad(fooled, made)
-        gradient = gradient + push * (loss.adversarial * gradient.norm() / (push.norm() + 1e-12))
-        metrics["fooled"] = fooled.item()
+        sizes = [total(x.square().sum()).sqrt() for x in (gradient, push)]
+        gradient = gradient + push * (loss.adversarial * sizes[0] / (sizes[1] + 1e-12))
+        metrics["fooled"] = fooled.detach()
     return gradient, metrics
 
-# %% ../nbs/09_training.ipynb #09-057
+# %% ../nbs/09_training.ipynb #09-059
 def validate_vqgan(vqgan: VQGAN, val: Tensor, sheet: Path) -> dict:
     "PSNR, l1 and perplexity of the reconstructions of `val` (M,3,H,W); writes the first 16 to `sheet`, below the originals."
     device = next(vqgan.parameters()).device
@@ -240,7 +314,7 @@ def validate_vqgan(vqgan: VQGAN, val: Tensor, sheet: Path) -> dict:
     save_sheet([val[:16], made[:16]], sheet)
     return dict(val_psnr=psnr(made, val), val_l1=F.l1_loss(made, val).item(), val_perplexity=perplexity(tokens.cpu(), vqgan.config.codebook_size))
 
-# %% ../nbs/09_training.ipynb #09-060
+# %% ../nbs/09_training.ipynb #09-062
 class VQGANState:
     "What a checkpoint of the first stage holds beside the models: the averaged weights, and the running `usage` of the codes."
     def __init__(self, ema: AveragedModel, quantizer: VectorQuantizer): self.ema, self.quantizer = ema, quantizer
@@ -253,53 +327,66 @@ class VQGANState:
         self.quantizer.usage.copy_(state.pop("usage", self.quantizer.usage))
         self.ema.load_state_dict(state)
 
-# %% ../nbs/09_training.ipynb #09-063
+# %% ../nbs/09_training.ipynb #09-065
 def fit_vqgan(model: VQGAN, images: Dataset, out: str | Path, config: TrainConfig = TrainConfig(), loss: VQGANLoss = VQGANLoss(),
-              val: Tensor | None = None, resume: bool = True, cpu: bool = False) -> list[dict]:
+              val: Tensor | None = None, resume: bool = True, cpu: bool = False, decoder_only: bool = False) -> list[dict]:
     """Train the first stage on `images`, a dataset of (3,H,W) in [-1,1]; returns the rows of `out/log.jsonl`.
 
+    `decoder_only` leaves encoder and codes, and with them every token, as they are: a second stage trained on them still fits.
     `out` receives checkpoints, `log.jsonl`, sheets of reconstructions of `val` (M,3,H,W) and at the end `vqgan.safetensors`
-    (the averaged weights, which `model` then has too). An interrupted run continues from its newest checkpoint.
+    (the averaged weights, which `model` then has too); `out/best` those with the lowest `val_l1`. An interrupted run continues
+    from its newest checkpoint.
     """
     out, accelerator = start_run(out, config, cpu)
+    for part in (model.encoder, model.quantizer): part.requires_grad_(not decoder_only)
     discriminator = PatchDiscriminator()
     perceptual = PerceptualLoss().to(accelerator.device, memory_format=torch.channels_last) if loss.perceptual else None
     ema = make_ema(model, config.ema)
-    optimizer, schedule = make_optimizer(model, config)
-    optimizer_d, schedule_d = make_optimizer(discriminator, replace(config, beta1=0.5, beta2=0.9))
-    model, discriminator, optimizer, optimizer_d, schedule, schedule_d = accelerator.prepare(
-        model.to(memory_format=torch.channels_last), discriminator.to(memory_format=torch.channels_last), optimizer, optimizer_d, schedule, schedule_d)
+    model, discriminator = model.to(memory_format=torch.channels_last), discriminator.to(memory_format=torch.channels_last)
+    model, *updates = prepare(accelerator, model, *make_optimizers(model, config))
+    discriminator, *updates_d = prepare(accelerator, discriminator, *make_optimizers(discriminator, replace(config, beta1=0.5, beta2=0.9)))
     ema.to(accelerator.device, memory_format=torch.channels_last)
     quantizer = accelerator.unwrap_model(model).quantizer
     accelerator.register_for_checkpointing(VQGANState(ema, quantizer))
 
-    def micro_step(x: Tensor, step: int, generator: torch.Generator) -> dict:
+    judge = accelerator.unwrap_model(discriminator)
+
+    def micro_step(x: Tensor, step: int, rows: slice, generator: torch.Generator) -> dict:
         x = x.contiguous(memory_format=torch.channels_last)
         playing = loss.adversarial > 0 and step > loss.adversarial_start
         with accelerator.accumulate(model, discriminator):
             rec = model(x)
             with accelerator.autocast():
-                gradient, metrics = image_gradients(rec.images, x, loss, perceptual, discriminator if playing else None)
+                gradient, metrics = image_gradients(rec.images, x, loss, perceptual, judge if playing else None, lambda n: accelerator.reduce(n, "sum"))
             accelerator.backward(rec.vq_loss + (rec.images * gradient).sum())
             if accelerator.sync_gradients: accelerator.clip_grad_norm_(model.parameters(), config.clip)
-            optimizer.step(), schedule.step(), optimizer.zero_grad()
+            step_all(*updates)
             if playing:
-                judged = hinge_loss(discriminator(x), discriminator(rec.images.detach()))
+                judged = hinge_loss(*discriminator(torch.cat([x, rec.images.detach()])).chunk(2))
                 accelerator.backward(judged)
-                optimizer_d.step(), schedule_d.step(), optimizer_d.zero_grad()
-                metrics["discriminator"] = judged.item()
-        if step < loss.restart_until * config.steps: quantizer.restart_dead_codes(rec.latents.detach(), rec.tokens, generator, decay=loss.usage_decay)
-        return dict(loss=metrics["l1"] + rec.vq_loss.item(), **metrics, vq=rec.vq_loss.item(), lr=schedule.get_last_lr()[0])
+                step_all(*updates_d)
+                metrics["discriminator"] = judged.detach()
+        if step < loss.restart_until * config.steps and not decoder_only:
+            quantizer.restart_dead_codes(*accelerator.gather((rec.latents.detach(), rec.tokens)), generator, decay=loss.usage_decay)
+        return dict(loss=metrics["l1"] + rec.vq_loss.detach(), **metrics, vq=rec.vq_loss.detach())
+
+    def on_step() -> dict:
+        ema.update_parameters(accelerator.unwrap_model(model))
+        return dict(lr=updates[1][0].get_last_lr()[0])
 
     def validate(step: int) -> dict:
         return {} if val is None else validate_vqgan(ema.module, val, out / "samples" / f"{step:08d}.png")
 
-    rows = run_steps(accelerator, micro_step, images, config, out, lambda: ema.update_parameters(accelerator.unwrap_model(model)), validate, resume)
-    save_module(ema.module, out / "vqgan.safetensors")
-    accelerator.unwrap_model(model, keep_fp32_wrapper=False).load_state_dict(ema.module.state_dict())
+    def save(folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        save_module(ema.module, folder / "vqgan.safetensors")
+
+    rows = run_steps(accelerator, micro_step, images, config, out, on_step, validate, resume, "val_l1", save)
+    if accelerator.is_main_process: save(out)
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False).requires_grad_(True).load_state_dict(ema.module.state_dict())
     return rows
 
-# %% ../nbs/09_training.ipynb #09-070
+# %% ../nbs/09_training.ipynb #09-072
 @torch.no_grad()
 def tokenize(vqgan: VQGAN, images: Dataset, batch_size: int = 64, progress: bool = True) -> Tensor:
     "The tokens (M,N) of a dataset of images, as int16 to keep them small; computed once, since the VQGAN stays fixed."
@@ -308,72 +395,127 @@ def tokenize(vqgan: VQGAN, images: Dataset, batch_size: int = 64, progress: bool
         batches = tqdm(DataLoader(images, batch_size), desc="tokens", leave=False, disable=not progress)
         return torch.cat([vqgan.encode(x.to(device)).short().cpu() for x in batches])
 
-# %% ../nbs/09_training.ipynb #09-073
-def training_masks(batch: int, grid: int, image_size: int, schedule: str, hole_share: float, generator: torch.Generator) -> Tensor:
+# %% ../nbs/09_training.ipynb #09-075
+def fingerprint(data: nn.Module | Dataset | Tensor) -> str:
+    "A hash of weights, of a tensor's values, or of a folder's file names, sizes and times; for other data sets, of all images."
+    if isinstance(data, nn.Module): return fingerprint(torch.cat([value.detach().float().flatten().cpu() for value in data.state_dict().values()]))
+    digest = hashlib.sha256()
+    if isinstance(data, Tensor): digest.update(f"{tuple(data.shape)}{data.dtype}".encode() + data.contiguous().numpy().tobytes())
+    elif isinstance(data, ConcatDataset): digest.update("".join(map(fingerprint, data.datasets)).encode())
+    elif isinstance(data, ImageFolder):
+        for path in data.paths: digest.update(f"{path}|{path.stat().st_size}|{path.stat().st_mtime_ns}".encode())
+        digest.update(f"{data.size}|{data.flip}".encode())
+    else:
+        for i in range(len(data)): digest.update(data[i].numpy().tobytes())
+    return digest.hexdigest()
+
+def cached_tokens(vqgan: VQGAN, images: Dataset, folder: Path, accelerator: Accelerator, progress: bool = True) -> Tensor:
+    "`tokenize(vqgan, images)`, memory-mapped from a file in `folder` that is written, by all processes together, if it is not there."
+    key = hashlib.sha256((fingerprint(vqgan) + fingerprint(images)).encode()).hexdigest()[:16]
+    path, number, of = folder / f"tokens-{key}.npy", accelerator.process_index, accelerator.num_processes
+    if not path.exists():
+        part = Subset(images, range(len(images) * number // of, len(images) * (number + 1) // of))
+        np.save(folder / f"{path.stem}.part{number}.npy", tokenize(vqgan, part, progress=progress and accelerator.is_local_main_process).numpy())
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            parts = [folder / f"{path.stem}.part{i}.npy" for i in range(of)]
+            np.save(folder / "tokens.partial.npy", np.concatenate([np.load(part) for part in parts]))
+            os.replace(folder / "tokens.partial.npy", path)
+            for part in parts: part.unlink()
+    accelerator.wait_for_everyone()
+    return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+# %% ../nbs/09_training.ipynb #09-078
+def truncated_normal(u: float, mean: float = 0.55, deviation: float = 0.25) -> float:
+    "u in [0,1] to a share in [0.5,1] whose distribution is a normal cut off there (Li et al. 2023, MAGE)."
+    normal = statistics.NormalDist(mean, deviation)
+    return normal.inv_cdf(normal.cdf(0.5) + u * (normal.cdf(1.0) - normal.cdf(0.5)))
+
+RATIOS = {"constant": lambda u: 0.5, "truncated_normal": truncated_normal}
+
+def training_masks(batch: int, grid: int, image_size: int, schedule: str | Callable, hole_share: float, generator: torch.Generator) -> Tensor:
     """Masks (batch, grid*grid) to train on: per image u ~ U(0,1) and a share gamma(u) of all tokens, exactly counted; for a
-    share `hole_share` of the images, of the tokens that a random free-form hole touches instead, as when inpainting."""
-    gamma = get_schedule(schedule)
-    ratio = torch.tensor([gamma(u) for u in torch.rand(batch, generator=generator).tolist()])
+    share `hole_share` of the images, of the tokens that a random free-form hole touches instead, as when inpainting.
+    `schedule`: a gamma function, of which "linear" is U(0,1) itself, or one of `RATIOS`."""
+    gamma = RATIOS.get(schedule) or get_schedule(schedule)
+    ratio = torch.tensor([gamma(u) for u in torch.rand(batch, generator=generator).tolist()]).clamp(0, 1)
     candidates = torch.ones(batch, grid * grid, dtype=torch.bool)
     holes = round(batch * hole_share)
     if holes: candidates[:holes] = hole_to_mask(random_holes(holes, image_size, generator), grid)
     return random_mask(ratio, candidates=candidates, generator=generator)
 
-# %% ../nbs/09_training.ipynb #09-078
+# %% ../nbs/09_training.ipynb #09-083
+@torch.no_grad()
+def masked_losses(transformer: BidirectionalTransformer, tokens: Tensor, mask: Tensor) -> Tensor:
+    "Sum of the cross-entropies in nats over the masked tokens of each image: (B,)."
+    logits = transformer(tokens.masked_fill(mask, transformer.mask_token_id))
+    return F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten(), reduction="none").view_as(mask).masked_fill(~mask, 0.0).sum(1)
+
 @torch.no_grad()
 def validate_maskgit(model: MaskGIT, val: Tensor, tokens: Tensor, schedule: str, sheet: Path) -> dict:
     """Cross-entropy in nats on `tokens` (M,N) of the images `val` (M,3,H,W), on fixed masks of the two kinds: `val_random` and
-    `val_holes`. Writes 16 images with a hole, mended and as they were, to `sheet`."""
+    `val_holes`; the first also for images of which up to 25, 50, 75 and 100 % are masked (`val_random_25` ...). Writes 16 images
+    with a hole, mended and as they were, to `sheet`."""
     model.eval()
     config, transformer, found = model.vqgan.config, model.transformer, {}
     for name, share in (("val_random", 0.0), ("val_holes", 1.0)):
         mask = training_masks(len(val), config.grid, config.image_size, schedule, share, torch.Generator().manual_seed(0)).to(tokens.device)
-        total = sum(mvtm_loss(transformer(t.masked_fill(m, transformer.mask_token_id)), t, m, label_smoothing=0.0).item() * m.sum().item()
-                    for t, m in zip(tokens.split(64), mask.split(64)))
-        found[name] = total / mask.sum().item()
+        losses = torch.cat([masked_losses(transformer, t, m) for t, m in zip(tokens.split(64), mask.split(64))])
+        found[name] = (losses.sum() / mask.sum()).item()
+        quarter = (4 * mask.float().mean(1)).ceil()
+        for q in range(1, 5) if name == "val_random" else ():
+            if (quarter == q).any(): found[f"{name}_{25 * q}"] = (losses[quarter == q].sum() / mask[quarter == q].sum()).item()
     holes = random_holes(16, config.image_size, torch.Generator().manual_seed(1))[:len(val)]
     mended = model.inpaint(val[:16], holes, generator=torch.Generator().manual_seed(0)).images
     save_sheet([val[:16].masked_fill(holes, 0.0), mended, val[:16]], sheet)
     return found
 
-# %% ../nbs/09_training.ipynb #09-082
-def fit_maskgit(model: MaskGIT, images: Dataset, out: str | Path, config: TrainConfig = TrainConfig(), schedule: str = "cosine",
-                hole_share: float = 0.5, label_smoothing: float = 0.1, val: Tensor | None = None, resume: bool = True,
+# %% ../nbs/09_training.ipynb #09-087
+def fit_maskgit(model: MaskGIT, images: Dataset, out: str | Path, config: TrainConfig = TrainConfig(), schedule: str | Callable = "cosine",
+                hole_share: float = 0.5, label_smoothing: float = 0.1, loss_on: str = "masked", val: Tensor | None = None, resume: bool = True,
                 cpu: bool = False) -> list[dict]:
     """Train the second stage, `model.transformer`, on the tokens of `images` (M,3,H,W); returns the rows of `out/log.jsonl`.
 
-    Masks are `training_masks`. `out` receives checkpoints, `log.jsonl`, sheets of mended `val` images and at the end both
-    stages' weights (the transformer's averaged, which `model` then has too). The validation loss is without label
-    smoothing, on fixed masks: `val_random` and `val_holes`. An interrupted run continues from its newest checkpoint.
+    Masks are `training_masks`. `loss_on` "all" counts known tokens as well. `out` receives the tokens (`cached_tokens`),
+    checkpoints, `log.jsonl`, sheets of mended `val` images and at the end both stages' weights (the transformer's averaged, which
+    `model` then has too); `out/best` those with the lowest `val_holes`. Validation is that of `validate_maskgit`. An
+    interrupted run continues from its newest checkpoint. ValueError for another `loss_on`.
     """
+    if loss_on not in ("masked", "all"): raise ValueError(f"loss_on must be masked or all; got {loss_on!r}")
     out, accelerator = start_run(out, config, cpu)
     vqgan = model.vqgan.to(accelerator.device)
     grid, size = vqgan.config.grid, vqgan.config.image_size
-    tokens = tokenize(vqgan, images, progress=config.progress)
-    val_tokens = None if val is None else tokenize(vqgan, val, progress=config.progress).long().to(accelerator.device)
+    tokens = cached_tokens(vqgan, images, out, accelerator, config.progress)
+    val_tokens = None if val is None else tokenize(vqgan, val, progress=False).long().to(accelerator.device)
     transformer = model.transformer
     ema = make_ema(transformer, config.ema)
-    optimizer, rate = make_optimizer(transformer, config)
-    transformer, optimizer, rate = accelerator.prepare(transformer, optimizer, rate)
+    transformer, *updates = prepare(accelerator, torch.compile(transformer) if config.compile else transformer, *make_optimizers(transformer, config))
     transformer.train()
     averaged = MaskGIT(vqgan, ema.to(accelerator.device).module)
     accelerator.register_for_checkpointing(ema)
 
-    def micro_step(batch: Tensor, step: int, generator: torch.Generator) -> dict:
-        target = batch.long()
-        mask = training_masks(len(target), grid, size, schedule, hole_share, generator).to(target.device)
+    def micro_step(batch: Tensor, step: int, rows: slice, generator: torch.Generator) -> dict:
+        masks = training_masks(config.accumulate * config.batch_size, grid, size, schedule, hole_share, generator)  # of the whole step
+        target, mask = batch.long(), masks[rows].to(batch.device)
+        counted = mask if loss_on == "masked" else torch.ones_like(mask)
+        share = counted.sum() / (masks.sum() if loss_on == "masked" else masks.numel())  # of all tokens that count in this step
         with accelerator.accumulate(transformer):
-            loss = mvtm_loss(transformer(target.masked_fill(mask, model.transformer.mask_token_id)), target, mask, label_smoothing)
+            loss = mvtm_loss(transformer(target.masked_fill(mask, model.transformer.mask_token_id)), target, counted, label_smoothing)
+            loss = loss * share * config.accumulate * accelerator.num_processes  # which the averaging over them divides by
             accelerator.backward(loss)
             if accelerator.sync_gradients: accelerator.clip_grad_norm_(transformer.parameters(), config.clip)
-            optimizer.step(), rate.step(), optimizer.zero_grad()
-        return dict(loss=loss.item(), lr=rate.get_last_lr()[0])
+            step_all(*updates)
+        return dict(loss=loss.detach())
+
+    def on_step() -> dict:
+        ema.update_parameters(accelerator.unwrap_model(transformer))
+        return dict(lr=updates[1][0].get_last_lr()[0])
 
     def validate(step: int) -> dict:
         return {} if val is None else validate_maskgit(averaged, val, val_tokens, schedule, out / "samples" / f"{step:08d}.png")
 
-    rows = run_steps(accelerator, micro_step, tokens, config, out, lambda: ema.update_parameters(accelerator.unwrap_model(transformer)), validate, resume)
-    averaged.save_pretrained(out)
+    rows = run_steps(accelerator, micro_step, tokens, config, out, on_step, validate, resume, "val_holes", averaged.save_pretrained)
+    if accelerator.is_main_process: averaged.save_pretrained(out)
     accelerator.unwrap_model(transformer, keep_fp32_wrapper=False).load_state_dict(ema.module.state_dict())
     model.eval()
     return rows

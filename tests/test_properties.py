@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from maskgit_nb.attention import MultiHeadAttention
 from maskgit_nb.decoding import CONFIDENCES, ORDERS, decode, filter_logits, halton_order, sample_tokens
 from maskgit_nb.images import find_pictures, find_split, load_hole, load_image, to_picture, to_tensor, to_uint8
-from maskgit_nb.inpainting import MaskGIT, composite, hole_to_mask
+from maskgit_nb.inpainting import MaskGIT, composite, hole_to_mask, smooth_fill, visible_evidence
 from maskgit_nb.masking import keep_lowest, mvtm_loss, random_mask
 from maskgit_nb.schedules import SCHEDULES, mask_counts
 from maskgit_nb.training import EndlessBatches
@@ -238,7 +238,8 @@ def drawn_holes(shares: list[float], size: int, seed: int) -> Tensor:
 
 shares = st.lists(st.sampled_from([0.0, 0.01, 0.1, 1.0]), min_size=1, max_size=4)
 choices = st.fixed_dictionaries(dict(steps=st.integers(1, 6), schedule=st.sampled_from(sorted(SCHEDULES)), order=st.sampled_from(ORDERS),
-                                     temperature=st.sampled_from([0.0, 4.5]), dilate=st.integers(0, 2), composite=st.booleans()))
+                                     temperature=st.sampled_from([0.0, 4.5]), dilate=st.integers(0, 2), evidence=st.sampled_from([0.0, 60.0]),
+                                     composite=st.booleans()))
 
 
 @given(shares=shares, options=choices, seed=seeds)
@@ -258,7 +259,7 @@ def test_inpaint_keeps_known_pixels_and_known_tokens(maskgit, shares, options, s
     holes = drawn_holes(shares, 16, seed)
     images = torch.rand(len(shares), 3, 16, 16, generator=seeded(seed)) * 2 - 1
     result = maskgit.inpaint(images, holes, generator=seeded(seed), frames=True, **options)
-    known = maskgit.vqgan.encode(images.masked_fill(holes, 0.0))
+    known = maskgit.vqgan.encode(smooth_fill(images, holes))
     assert torch.equal(result.mask, hole_to_mask(holes, 4, options["dilate"]))
     for tokens in [step.tokens for step in result.steps] + [result.tokens]: assert torch.equal(tokens[~result.mask], known[~result.mask])
     outside = ~holes.expand_as(images)
@@ -266,6 +267,51 @@ def test_inpaint_keeps_known_pixels_and_known_tokens(maskgit, shares, options, s
     made = maskgit.vqgan.decode(result.tokens)
     assert same_bits(result.images[~outside], made[~outside])
     assert result.images.abs().max() <= 1
+
+
+@given(shares=shares, seed=seeds)
+def test_smooth_fill_stays_within_the_known_pixels(shares, seed):
+    holes = drawn_holes(shares, 16, seed)
+    images = torch.rand(len(shares), 3, 16, 16, generator=seeded(seed)) * 2 - 1
+    filled = smooth_fill(images.masked_fill(holes, torch.nan), holes)
+    for picture, image, hole in zip(filled, images, holes, strict=True):
+        known = image[~hole.expand_as(image)].view(3, -1)
+        assert same_bits(picture[~hole.expand_as(picture)].view(3, -1), known)
+        if not known.numel(): assert not picture.any()
+        else: assert (picture.flatten(1) <= known.amax(1, keepdim=True) + 1e-5).all() and (picture.flatten(1) >= known.amin(1, keepdim=True) - 1e-5).all()
+
+
+@given(shares=shares, seed=seeds)
+def test_evidence_is_loudest_where_most_is_seen_and_silent_where_nothing_is(maskgit, shares, seed):
+    holes = drawn_holes(shares, 16, seed)
+    images = torch.rand(len(shares), 3, 16, 16, generator=seeded(seed)) * 2 - 1
+    with torch.no_grad():
+        one, two = (visible_evidence(maskgit.vqgan, images, holes, weight) for weight in (1.0, 2.0))
+    gone = torch.nn.functional.avg_pool2d(holes.float(), 4).flatten(1)
+    torch.testing.assert_close(two, 2 * one)
+    assert (one <= 0).all() and not one[gone == 1].any()
+    tokens = maskgit.vqgan.encode(images)
+    best, chosen = one.max(-1).values, one.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)  # the quantizer's choice explains best
+    torch.testing.assert_close(chosen, best, atol=1e-5, rtol=1e-4)
+    assert not torch.equal(one, visible_evidence(maskgit.vqgan, images, torch.zeros_like(holes), 1.0)) or not (gone > 0).any()
+
+
+def test_all_is_seen_and_evidence_is_strong_then_the_picture_is_its_own_reconstruction(maskgit):
+    images, holes = torch.rand(2, 3, 16, 16, generator=seeded(0)) * 2 - 1, torch.zeros(2, 1, 16, 16, dtype=torch.bool)
+    holes[..., 5, 5] = True
+    result = maskgit.inpaint(images, holes, dilate=1, evidence=1e6, composite=False, generator=seeded(0))
+    assert torch.equal(result.tokens, maskgit.vqgan.encode(smooth_fill(images, holes))) and result.mask.sum() == 2 * 9
+
+
+@given(case=st.integers(0, 10_000), seed=seeds)
+@settings(max_examples=30)
+def test_logit_bias_is_as_if_the_transformer_said_so(case, seed):
+    g = seeded(case)
+    logits, bias = torch.randn(3, 16, 8, generator=g), 3 * torch.randn(3, 16, 8, generator=g)
+    tokens, mask = torch.randint(8, (3, 16), generator=g), torch.rand(3, 16, generator=g) < 0.6
+    apart = list(decode(Fixed(logits), tokens, mask, steps=3, logit_bias=bias, generator=seeded(seed)))
+    joined = list(decode(Fixed(logits + bias), tokens, mask, steps=3, generator=seeded(seed)))
+    for one, two in zip(apart, joined, strict=True): assert torch.equal(one.tokens, two.tokens) and torch.equal(one.mask, two.mask)
 
 
 @given(shares=shares, options=choices, seed=seeds)

@@ -18,14 +18,17 @@ from maskgit_nb.training import (
     RunLog,
     TrainConfig,
     VQGANLoss,
+    cached_tokens,
     find_checkpoints,
     fit_maskgit,
     fit_vqgan,
     image_gradients,
     make_accelerator,
     make_ema,
-    make_optimizer,
+    make_optimizers,
+    prepare,
     run_steps,
+    step_all,
     tokenize,
     training_masks,
     warmup_cosine,
@@ -67,19 +70,18 @@ def fit_line(out: Path, config: TrainConfig, points: Tensor = POINTS, kill_at: i
     accelerator = make_accelerator(config, cpu=True)
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(4, width), nn.Dropout(dropout), nn.Tanh(), nn.Linear(width, 1))
-    optimizer, schedule = make_optimizer(model, config)
-    model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
+    model, *updates = prepare(accelerator, model, *make_optimizers(model, config))
 
-    def micro_step(batch: Tensor, step: int, generator: torch.Generator) -> dict:
+    def micro_step(batch: Tensor, step: int, rows: slice, generator: torch.Generator) -> dict:
         if step == kill_at: raise Killed
         with accelerator.accumulate(model):
             loss = (model(batch[:, :4]).squeeze(1) - batch[:, 4]).pow(2).mean()
             accelerator.backward(loss)
             if accelerator.sync_gradients: accelerator.clip_grad_norm_(model.parameters(), config.clip)
-            optimizer.step(), schedule.step(), optimizer.zero_grad()
-        return dict(loss=loss.item(), lr=schedule.get_last_lr()[0])
+            step_all(*updates)
+        return dict(loss=loss.detach())
 
-    return run_steps(accelerator, micro_step, points, config, out, lambda: None, lambda step: {}, resume), model
+    return run_steps(accelerator, micro_step, points, config, out, lambda: dict(lr=updates[1][0].get_last_lr()[0]), lambda step: {}, resume), model
 
 
 def curve(rows: list[dict], with_name: str = "loss") -> list[dict]:
@@ -123,7 +125,7 @@ SMALL = dict(encoder=(("unshuffle", 2), ("conv", 12, 8, 3), ("res", 8, 8, 3), ("
     VQGAN(VQGANConfig(**SMALL, norm="group", l2_normalize=False)), PatchDiscriminator(8),
 ], ids=["plain", "with codes", "lab", "vqgan", "vqgan with group norm", "discriminator"])
 def test_weight_decay_spares_biases_norms_and_embeddings(module):
-    optimizer, _ = make_optimizer(module, replace(FAST, weight_decay=0.3))
+    (optimizer,), _ = make_optimizers(module, replace(FAST, weight_decay=0.3))
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert sorted(decay) == sorted(id(p) for p in module.parameters()) and set(decay.values()) == {0.0, 0.3}
     of_norms = {id(p) for m in module.modules() if isinstance(m, (nn.LayerNorm, nn.GroupNorm)) for p in m.parameters()}
@@ -400,6 +402,60 @@ def test_resumed_maskgit_has_the_curve_of_an_undisturbed_one(make_maskgit, tmp_p
     rows = fit_maskgit(resumed, Images(), tmp_path / "killed", FAST, cpu=True)
     assert_same_curve(rows, expected)
     assert_same_weights(resumed, whole, atol=1e-5)
+
+
+def test_decoder_alone_learns_and_no_token_changes(make_maskgit, tmp_path):
+    model, images = make_maskgit().vqgan, Images()
+    tokens, before = model.encode(images.images), model.decode(model.encode(images.images))
+    config, loss = replace(FAST, steps=40, batch_size=12, lr=1e-2, ema=0.8), VQGANLoss(adversarial=0.0, restart_until=1.0)
+    fit_vqgan(model, images, tmp_path, config, loss, cpu=True, decoder_only=True)
+    assert torch.equal(model.encode(images.images), tokens) and all(p.requires_grad for p in model.parameters())
+    assert (model.decode(tokens) - images.images).abs().mean() < 0.8 * (before - images.images).abs().mean()
+
+
+@pytest.mark.parametrize("changes, words", [(dict(loss_on="known"), "loss_on must be masked or all; got 'known'"),
+                                            (dict(schedule="cosin"), "schedule must be one of")])
+def test_wrong_settings_of_the_second_stage_are_named(make_maskgit, tmp_path, changes, words):
+    with pytest.raises(ValueError, match=words): fit_maskgit(make_maskgit(), Images(), tmp_path, FAST, cpu=True, **changes)
+
+
+def test_loss_on_all_tokens_counts_the_known_ones(make_maskgit, tmp_path):
+    config = replace(FAST, steps=1)
+    masked, all_tokens = (fit_maskgit(make_maskgit(), Images(), tmp_path / name, config, cpu=True, loss_on=name)[0]["loss"] for name in ("masked", "all"))
+    assert abs(masked - all_tokens) > 1e-3
+
+
+def test_accumulated_batches_equal_one_large_batch_for_the_transformer(make_maskgit, tmp_path):
+    def quiet() -> MaskGIT:
+        shape = TransformerConfig(num_tokens=16, codebook_size=24, dim=16, layers=1, heads=2, hidden=32, dropout=0.0)
+        torch.manual_seed(0)
+        return MaskGIT(make_maskgit().vqgan, BidirectionalTransformer(shape))
+    whole = replace(FAST, steps=5, batch_size=8)
+    rows = curve(fit_maskgit(quiet(), Images(), tmp_path / "whole", whole, cpu=True))
+    parted = curve(fit_maskgit(quiet(), Images(), tmp_path / "parted", replace(whole, batch_size=2, accumulate=4), cpu=True))
+    for row, other in zip(rows, parted, strict=True): assert row == pytest.approx(other, abs=1e-5)
+
+
+def test_tokens_are_kept_until_weights_or_images_change(make_maskgit, tmp_path, monkeypatch):
+    accelerator, model, images, calls = make_accelerator(FAST, cpu=True), make_maskgit().vqgan, Images().images, []
+    monkeypatch.setattr(training, "tokenize", lambda *args, **options: calls.append(1) or tokenize(*args, **options))
+    for vqgan, data, expected in ((model, images, 1), (model, images, 1), (make_maskgit(1).vqgan, images, 2), (model, images + 0.01, 3), (model, images, 3)):
+        assert torch.equal(cached_tokens(vqgan, data, tmp_path, accelerator, progress=False), tokenize(vqgan, data, progress=False)) and len(calls) == expected
+    assert len(list(tmp_path.iterdir())) == 3  # and no parts left
+
+
+def test_run_with_muon_resumes_as_undisturbed(make_maskgit, tmp_path, monkeypatch):
+    config = replace(FAST, optimizer="muon")
+    whole = curve(fit_maskgit(make_maskgit(), Images(), tmp_path / "whole", config, cpu=True))
+    save = training.save_checkpoint
+    def killed_after_step_6(accelerator: Accelerator, out: Path, step: int, keep: int) -> None:
+        save(accelerator, out, step, keep)
+        if step == 6: raise Killed
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(training, "save_checkpoint", killed_after_step_6)
+        fit_maskgit(make_maskgit(), Images(), tmp_path / "killed", config, cpu=True)
+    assert_same_curve(fit_maskgit(make_maskgit(), Images(), tmp_path / "killed", config, cpu=True), whole)
+    assert {type(o).__name__ for o in make_optimizers(make_maskgit().transformer, config)[0]} == {"AdamW", "Muon"}
 
 
 def test_pictures_that_are_not_numbers_stop_the_vqgan(make_maskgit, tmp_path):
