@@ -16,6 +16,8 @@ from torch.utils.data import ConcatDataset, Dataset
 from tqdm.auto import tqdm
 from . import __version__
 from .decoding import CONFIDENCES, ORDERS
+from .experiments import EXPERIMENTS, run_experiment, verdict
+from .fid import fid, get_network, picture_batches, score
 from .images import ImageFolder, drawn_cats, find_pictures, load_hole, load_image, random_holes, save_sheet, square_crop, to_picture, to_tensor
 from .inpainting import Inpainting, MaskGIT, step_images
 from .schedules import SCHEDULES
@@ -26,8 +28,8 @@ from .vqgan import VQGAN, VQGANConfig, find_weights, shipped_weights
 # %% auto #0
 __all__ = ['DEMO_PAGE', 'picture_paths', 'hole_path', 'ending_number', 'output_folder', 'save_png', 'load_pair', 'load_pairs',
            'save_frames', 'load_model', 'decode_options', 'inpaint', 'generate', 'cc0_cat', 'demo', 'open_data',
-           'open_val', 'record_run', 'train_vqgan', 'train', 'info', 'add_fields', 'from_args', 'add_decoding',
-           'add_hole', 'add_training', 'make_parser', 'main']
+           'open_val', 'record_run', 'train_vqgan', 'train', 'measure', 'experiment', 'info', 'add_fields', 'from_args',
+           'add_decoding', 'add_hole', 'add_training', 'make_parser', 'main']
 
 # %% ../nbs/12_cli.ipynb #12-007
 def picture_paths(source: Path) -> list[Path]:
@@ -223,6 +225,37 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 # %% ../nbs/12_cli.ipynb #12-034
+def measure(args: argparse.Namespace) -> int:
+    "maskgit-nb fid: distances between two folders of pictures, `.npz` statistics or `test_gt.csv`."
+    network = get_network(args.network, args.device)
+    name = "FID" if args.network == "inception" else f"Frechet distance ({args.network}, not an FID)"
+    if args.real.suffix == ".npz" or args.made.suffix == ".npz":
+        if args.hole: raise ValueError("--hole needs pictures, not .npz statistics")
+        print(f"{name}: {fid(args.real, args.made, network):.4f}")
+        return 0
+    batches = [list(picture_batches(path)) for path in (args.real, args.made)]
+    sizes = sorted({f"{x.shape[3]}x{x.shape[2]}" for part in batches for x in part})
+    if len(sizes) > 1: raise ValueError(f"all pictures must have one size; got {', '.join(sizes)}")
+    real, made = map(torch.cat, batches)
+    holes = None if args.hole is None else torch.stack([load_hole(path) for path in find_pictures(args.hole)[:len(real)]])
+    if holes is not None and not len(real) == len(made) == len(holes): raise ValueError(f"with --hole there must be as many pictures in each folder: {len(real)} real, {len(made)} made, {len(holes)} masks")
+    row = score(real, made, holes, network)
+    print(f"{name}: {row.pop('fd'):.4f}")
+    for key, value in row.items(): print(f"{key}: {value:.4g}")
+    return 0
+
+def experiment(args: argparse.Namespace) -> int:
+    "maskgit-nb experiment: run a study of lesson 11, or list them."
+    if args.name is None:
+        for name, study in EXPERIMENTS.items(): print(f"{name:13} {study.question}")
+        return 0
+    rows = run_experiment(args.name, args.weights, out=args.out, images=args.images, runs=args.runs, steps=args.steps, network=args.network,
+                          device=args.device, command=shlex.join(["maskgit-nb", *args.argv]))
+    if args.name in EXPERIMENTS: print(verdict(args.name, rows))
+    print(f"{len(rows)} rows in {args.out / (args.name + '.jsonl')}")
+    return 0
+
+# %% ../nbs/12_cli.ipynb #12-037
 def info(args: argparse.Namespace) -> int:
     "maskgit-nb info: versions, presets, shipped weights, and the weights named."
     print(f"maskgit_nb {__version__}, torch {torch.__version__}, accelerate {accelerate.__version__}, Python {platform.python_version()}")
@@ -235,7 +268,7 @@ def info(args: argparse.Namespace) -> int:
               f"{size / 1e6:.1f} MB" + (f" in {folder}" if args.weights else ""))
     return 0
 
-# %% ../nbs/12_cli.ipynb #12-037
+# %% ../nbs/12_cli.ipynb #12-040
 def add_fields(parser: argparse.ArgumentParser, config_class: type, **texts: str) -> None:
     "One option for each field of a dataclass that `texts` explains, with the field's default."
     for field in fields(config_class):
@@ -248,14 +281,14 @@ def from_args(config_class: type, args: argparse.Namespace):
     "The dataclass with those of its fields that `args` has."
     return config_class(**{field.name: getattr(args, field.name) for field in fields(config_class) if hasattr(args, field.name)})
 
-# %% ../nbs/12_cli.ipynb #12-039
+# %% ../nbs/12_cli.ipynb #12-042
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     "The options of decoding, shared by inpaint and generate."
     add = parser.add_argument
     add("--weights", default="cats64-small", help="shipped name, folder or Hub id (default: cats64-small)")
     add("--steps", type=int, default=8, help="decoding steps (default: 8)")
     add("--schedule", default="cosine", help=f"gamma function: {', '.join(SCHEDULES)} (default: cosine)")
-    add("--temperature", type=float, default=4.5, help="Gumbel noise on the confidence at the start, 0 = none (default: 4.5)")
+    add("--temperature", type=float, default=1.0, help="Gumbel noise on the confidence at the start, 0 = none (default: 1.0)")
     add("--order", default="confidence", help=f"which tokens come first: {', '.join(ORDERS)} (default: confidence)")
     add("--confidence", default="logprob", help=f"what the noise is added to: {', '.join(CONFIDENCES)} (default: logprob)")
     add("--sampling-temperature", type=float, default=1.0, help="divides the logits before a code is drawn; 0 = the likeliest (default: 1)")
@@ -287,7 +320,7 @@ def add_training(parser: argparse.ArgumentParser, presets: str) -> None:
                validate_every="steps between validations", save_every="steps between checkpoints", keep="checkpoints kept",
                compile="train the transformer through torch.compile", tracker="one of accelerate's, such as wandb; auto = tensorboard if installed, none = the log alone")
 
-# %% ../nbs/12_cli.ipynb #12-040
+# %% ../nbs/12_cli.ipynb #12-043
 def make_parser() -> argparse.ArgumentParser:
     "The parser of the whole command line."
     parser = argparse.ArgumentParser("maskgit-nb", description="Mend and make images with MaskGIT, and train it on your own.")
@@ -331,18 +364,30 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--loss-on", default="masked", help="masked tokens only, or all (default: masked)")
     sub.add_argument("--hole-share", type=float, default=0.5, help="share of each batch masked within free-form holes (default: 0.5)")
     sub.add_argument("--label-smoothing", type=float, default=0.1, help="(default: 0.1)")
+    sub = command(measure, "fid", "measure the distance between two sets of pictures")
+    for name in ("real", "made"): sub.add_argument(name, type=Path, help="folder of pictures, .npz statistics, or the lab's test_gt.csv")
+    sub.add_argument("--hole", type=Path, help="folder of masks (white = known): also compare picture by picture inside the holes")
+    sub.add_argument("--network", default="inception", help="inception (FID), lite0 (no download; maskgit_nb[fid]) or random (default: inception)")
+    sub = command(experiment, "experiment", "run a study of lesson 11, again to continue it; without a name: list them")
+    sub.add_argument("name", nargs="?", help="name of the study, or baselines")
+    sub.add_argument("--weights", default="cats64-small", help="shipped name, folder or Hub id (default: cats64-small)")
+    sub.add_argument("--out", type=Path, default=Path("experiments"), help="folder for NAME.jsonl (default: experiments)")
+    sub.add_argument("--images", type=int, default=512, help="how many validation images of MASKGIT_NB_DATA, or drawn cats where it is unset (default: 512)")
+    sub.add_argument("--runs", type=int, default=5, help="independent runs of each setting (default: 5)")
+    sub.add_argument("--steps", type=int, help="decoding steps, or training steps where the study trains (default: the study's own)")
+    sub.add_argument("--network", default="lite0", help="lite0, inception or random (default: lite0)")
     sub = command(info, "info", "print versions, device and weights")
     sub.add_argument("weights", nargs="?", help="shipped name, folder or Hub id (default: all shipped)")
     return parser
 
-# %% ../nbs/12_cli.ipynb #12-043
+# %% ../nbs/12_cli.ipynb #12-046
 def main(argv: list[str] | None = None) -> int:
     "Run the command line; returns the exit status: 0 done, 1 something failed, named in one line (2, from argparse: wrong usage)."
     argv = sys.argv[1:] if argv is None else argv
     args = make_parser().parse_args(argv)
     args.argv = argv
     try:
-        if args.command != "info" and args.batch_size < 1: raise ValueError(f"--batch-size must be at least 1; got {args.batch_size}")
+        if getattr(args, "batch_size", 1) < 1: raise ValueError(f"--batch-size must be at least 1; got {args.batch_size}")
         return args.run(args)
     except (OSError, ValueError, ImportError, FloatingPointError) as error:
         print(f"maskgit-nb: {error}", file=sys.stderr)
@@ -351,5 +396,5 @@ def main(argv: list[str] | None = None) -> int:
         print("maskgit-nb: stopped", file=sys.stderr)
         return 130
 
-# %% ../nbs/12_cli.ipynb #12-044
+# %% ../nbs/12_cli.ipynb #12-047
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())  # python -m maskgit_nb.cli; not in a notebook

@@ -133,7 +133,7 @@ def reveal(transformer: nn.Module, tokens: Tensor, mask: Tensor, plan: Tensor, s
 
 # %% ../nbs/06_decoding.ipynb #06-049
 def decode(transformer: nn.Module, tokens: Tensor, mask: Tensor, steps: int = 8, schedule: str | Callable = "cosine",
-           temperature: float = 4.5, order: str = "confidence", confidence: str = "logprob", sampling_temperature: float = 1.0,
+           temperature: float = 1.0, order: str = "confidence", confidence: str = "logprob", sampling_temperature: float = 1.0,
            top_k: int | None = None, top_p: float | None = None, sweet_spot: int = -1, logit_bias: Tensor | None = None,
            generator: torch.Generator | None = None) -> Iterator[Step]:
     """Fill in masked tokens over several steps, the surest first (Chang et al. 2022, section 3.2); yields a `Step` each.

@@ -48,7 +48,10 @@ class Measured(NamedTuple):
         "Standard error of the mean: deviation / sqrt(runs)."
         return self.deviation / math.sqrt(self.runs)
 
-    def __str__(self) -> str: return f"{self.mean:.2f}" + (f" ± {self.deviation:.2f}" if self.runs > 1 else " (one run)")
+    def __str__(self) -> str:
+        "Two decimals, and more where the deviation has its first two digits further down."
+        digits = min(4, max(2, 1 - math.floor(math.log10(self.deviation) + 1e-9))) if self.deviation > 0 else 2
+        return f"{self.mean:.{digits}f}" + (f" ± {self.deviation:.{digits}f}" if self.runs > 1 else " (one run)")
 
 def measured(values: Iterable[float]) -> Measured:
     "Mean and standard deviation of the results of independent runs. ValueError if there are none."
@@ -237,7 +240,7 @@ def summarize(rows: Sequence[dict]) -> dict[str, dict]:
         table[name] = dict(options=found[0]["options"], **{m: measured(row[m] for row in found) for m in METRICS if m in found[0]})
     return table
 
-# %% ../nbs/11_experiments.ipynb #11-052
+# %% ../nbs/11_experiments.ipynb #11-053
 def markdown_table(table: Mapping[str, dict], beside: Mapping[str, object] | None = None, title: str = "", first: str = "setting") -> str:
     "A Markdown table of `summarize`: mean ± standard deviation. `beside` adds a column named `title`, with a value for some settings."
     columns = [metric for metric in METRICS if all(metric in entry for entry in table.values())]
@@ -248,7 +251,7 @@ def markdown_table(table: Mapping[str, dict], beside: Mapping[str, object] | Non
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
-# %% ../nbs/11_experiments.ipynb #11-055
+# %% ../nbs/11_experiments.ipynb #11-056
 def plot_settings(ax: Axes, table: Mapping[str, dict], metric: str = "fd", axis: str | None = None, lines: Mapping[str, float] | None = None,
                   label: str | None = None, colour: str = "#0072B2") -> None:
     """Mean ± standard deviation of `metric` for each setting of a `summarize` table: a curve over the numeric option `axis`, or
@@ -266,7 +269,7 @@ def plot_settings(ax: Axes, table: Mapping[str, dict], metric: str = "fd", axis:
         ax.set(xlabel=METRICS[metric], yticks=range(len(middle)), yticklabels=list(table), ylim=(len(middle) - 0.5, -0.5))
     for (name, value), other in zip((lines or {}).items(), ("#D55E00", "#009E73")): (ax.axhline if axis else ax.axvline)(value, color=other, ls="--", lw=1.2, label=name)
 
-# %% ../nbs/11_experiments.ipynb #11-058
+# %% ../nbs/11_experiments.ipynb #11-059
 @dataclass(frozen=True)
 class Study:
     """One question: the `settings` to compare, the numeric option `axis` to draw along, the `pairs` of settings that decide it,
@@ -280,20 +283,20 @@ class Study:
     beside: str = ""
     trained: bool = False
 
-# %% ../nbs/11_experiments.ipynb #11-060
+# %% ../nbs/11_experiments.ipynb #11-061
 REPORT_OPTIONS = dict(steps=7, schedule="cosine", temperature=4.5, order="confidence", confidence="prob", dilate=0, evidence=0.0, composite=False)
 LADDER = {"the report's": REPORT_OPTIONS, "+ known pixels kept": REPORT_OPTIONS | dict(composite=True),
           "+ noise on log p": REPORT_OPTIONS | dict(composite=True, confidence="logprob"),
           "+ evidence": REPORT_OPTIONS | dict(composite=True, confidence="logprob", evidence=inpaint_defaults()["evidence"]), "ours": {}}
 NOISE = {f"noise on {name}, T={T:g}": dict(order="confidence", confidence=form, temperature=T) for T in (1.0, 4.5) for name, form in (("log p", "logprob"), ("p", "prob"))}
 
-# %% ../nbs/11_experiments.ipynb #11-061
+# %% ../nbs/11_experiments.ipynb #11-062
 EXPERIMENTS = {
     "steps": Study("How much do more steps help, and what do they cost?", each("steps", range(1, 11)), "steps", (("8", "1"), ("10", "7")), metrics=("fd", "seconds"), beside="report_steps"),
     "report_steps": Study("The same with the report's settings.", each("steps", range(1, 11)), "steps", (("7", "1"), ("10", "7")),
                           {name: value for name, value in REPORT_OPTIONS.items() if name != "steps"}, ("fd", "seconds")),
-    "schedules": Study("Does the schedule matter?", each("schedule", SCHEDULES), None, (("cosine", "linear"), ("cosine", "square")), metrics=("fd", "hole_psnr")),
-    "temperature": Study("How much noise on the confidence?", each("temperature", (0.0, 0.5, 1.0, 2.0, 3.0, 4.5, 6.0, 8.0)), "temperature", (("4.5", "0.0"), ("4.5", "1.0")), metrics=("fd", "hole_psnr")),
+    "schedules": Study("Does the schedule matter?", each("schedule", SCHEDULES), None, (("cosine", "linear"), ("cosine", "square"))),
+    "temperature": Study("How much noise on the confidence?", each("temperature", (0.0, 0.5, 1.0, 2.0, 3.0, 4.5, 6.0, 8.0)), "temperature", (("4.5", "0.0"), ("4.5", "1.0"))),
     "order": Study("Confidence, Halton or random?", each("order", ("confidence", "halton", "random")), None, (("confidence", "random"), ("halton", "random"), ("confidence", "halton"))),
     "confidence": Study("Noise on log p or on p?", NOISE | {"random order": dict(order="random")}, None,
                         (("noise on log p, T=4.5", "noise on p, T=4.5"), ("noise on p, T=4.5", "random order"), ("noise on log p, T=1", "noise on p, T=1"))),
@@ -303,16 +306,16 @@ EXPERIMENTS = {
     "report": Study("From the report's settings to ours, one change at a time.", LADDER, None, tuple(itertools.pairwise(LADDER))),
     "stopping": Study("How many steps before quality stops?", each("steps", (1, 2, 4, 8, 16, 32)), "steps", (("16", "8"), ("32", "8")), metrics=("fd", "seconds")),
     "loss": Study("Loss on masked tokens only, or on all?", {"masked only": dict(loss="masked"), "all tokens": dict(loss="all")}, None,
-                  (("masked only", "all tokens"),), trained=True),
+                  (("masked only", "all tokens"),), trained=True, metrics=()),
     "ratio": Study("Train on gamma(u) or on a constant half?", {"gamma(u)": dict(ratio="gamma"), "constant 0.5": dict(ratio="half")}, None,
-                   (("gamma(u)", "constant 0.5"),), trained=True)}
+                   (("gamma(u)", "constant 0.5"),), trained=True, metrics=())}
 
 def find_study(name: str) -> Study:
     "The study of that name. ValueError lists the names there are."
     if name not in EXPERIMENTS: raise ValueError(f"experiment must be one of baselines, {', '.join(EXPERIMENTS)}; got {name!r}")
     return EXPERIMENTS[name]
 
-# %% ../nbs/11_experiments.ipynb #11-064
+# %% ../nbs/11_experiments.ipynb #11-065
 TRAIN_DEFAULTS = dict(loss="masked", ratio="gamma", train_steps=300, batch_size=32, lr=1e-3, preset="tiny", train_images=2048)
 
 def half(u: float) -> float:
@@ -339,7 +342,7 @@ def train_briefly(vqgan: VQGAN, tokens: Tensor, options: Mapping, seed: int, pro
             step_all(*updates)
     return MaskGIT(vqgan, transformer)
 
-# %% ../nbs/11_experiments.ipynb #11-066
+# %% ../nbs/11_experiments.ipynb #11-067
 @torch.no_grad()
 def masked_losses(model: MaskGIT, tokens: Tensor, shares: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)) -> dict:
     """Validation loss in nats, without smoothing, of `tokens` (M,N) on fixed masks: `val_random` (gamma(u) of all tokens),
@@ -353,7 +356,7 @@ def masked_losses(model: MaskGIT, tokens: Tensor, shares: Sequence[float] = (0.1
     found = {name: loss(mask) for name, mask in masks.items()}
     return dict(val_random=found.pop("val_random"), val_holes=found.pop("val_holes"), val_by_share=found)
 
-# %% ../nbs/11_experiments.ipynb #11-070
+# %% ../nbs/11_experiments.ipynb #11-071
 RESULTS = Path("nbs/results/experiments")
 
 def open_pairs(n: int, size: int = 64, root: str | Path | None = None) -> tuple[Tensor, Tensor, str]:
@@ -365,13 +368,13 @@ def open_pairs(n: int, size: int = 64, root: str | Path | None = None) -> tuple[
     if min(len(pictures), len(masks)) < n: raise ValueError(f"images must be at most {min(len(pictures), len(masks))}, the pairs there are; got {n}")
     return torch.stack([load_image(path, size) for path in pictures[:n]]), torch.stack([load_hole(path) for path in masks[:n]]), f"val:{n}"
 
-# %% ../nbs/11_experiments.ipynb #11-071
+# %% ../nbs/11_experiments.ipynb #11-072
 def open_train(n: int, size: int = 64, root: str | Path | None = None) -> Tensor:
     "At most `n` images to train on: of the split `train` of `root` or MASKGIT_NB_DATA, or else drawn cats of another seed."
     if root is None and not os.environ.get("MASKGIT_NB_DATA"): return drawn_cats(n, seed=2, size=size)
     return torch.stack([load_image(path, size) for path in find_pictures(find_split(data_root() if root is None else root, "train"))[:n]])
 
-# %% ../nbs/11_experiments.ipynb #11-074
+# %% ../nbs/11_experiments.ipynb #11-075
 def tokenizer_only(bench: Sweep) -> dict:
     "`bench.same()` for rows in which the bench's transformer has no part: a new one does not outdate them."
     return bench.same() | dict(weights=bench.same()["tokenizer"])
@@ -382,7 +385,7 @@ def run_baselines(bench: Sweep, out: str | Path, command: str = "", progress: bo
     made = baselines(bench.images, bench.holes) | {"VQGAN reconstruction": composite(bench.images, rebuilt, bench.holes)}
     return collect(lambda options, seed: bench.judge(made[options["method"]]), each("method", made), 1, out, tokenizer_only(bench) | dict(fixed={}), command=command, progress=progress)
 
-# %% ../nbs/11_experiments.ipynb #11-076
+# %% ../nbs/11_experiments.ipynb #11-077
 def run_training(study: Study, bench: Sweep, runs: int, out: str | Path, train_images: Tensor, base: Mapping, command: str = "", progress: bool = True) -> list[dict]:
     "Rows of a study whose every run trains a small transformer on the tokens of `train_images` (M,3,H,W) by `base` and its setting's options."
     fixed, varied = split_options(study.settings, base)
@@ -394,14 +397,14 @@ def run_training(study: Study, bench: Sweep, runs: int, out: str | Path, train_i
         return bench.measure({}, seed, model) | masked_losses(model, val) | dict(seconds=round(seconds, 3))
     return collect(measure, varied, runs, out, tokenizer_only(bench) | dict(fixed=fixed | dict(decoding=inpaint_defaults())), command=command, progress=progress)
 
-# %% ../nbs/11_experiments.ipynb #11-077
+# %% ../nbs/11_experiments.ipynb #11-078
 def best_steps(path: str | Path, weights: str, default: int = 8) -> int:
     "The step count of lowest mean FD among the newest rows of the study `steps` at `path`, if they are of these weights; else `default`."
     rows = newest(read_rows(path))
     if not rows or rows[0]["weights"] != weights: return default
     return min(summarize(rows).values(), key=lambda entry: entry["fd"].mean)["options"]["steps"]
 
-# %% ../nbs/11_experiments.ipynb #11-079
+# %% ../nbs/11_experiments.ipynb #11-080
 def run_experiment(name: str, weights: str | Path = "cats64-small", data_root: str | Path | None = None, out: str | Path = RESULTS, images: int = 512,
                    runs: int = 5, steps: int | None = None, network: str | Callable = "lite0", device: str = "cpu", command: str | None = None,
                    progress: bool = True, **training) -> list[dict]:
@@ -425,7 +428,7 @@ def run_experiment(name: str, weights: str | Path = "cats64-small", data_root: s
     if steps is None and name == "schedules": steps = best_steps(path.with_name("steps.jsonl"), fingerprint(model.state_dict()))
     return sweep(model, pictures, holes, study.settings, runs, path, base=study.base | ({} if steps is None else dict(steps=steps)), command=command, progress=progress, bench=bench)
 
-# %% ../nbs/11_experiments.ipynb #11-083
+# %% ../nbs/11_experiments.ipynb #11-084
 def compare(table: Mapping[str, dict], a: str, b: str, metric: str = "fd") -> str:
     "One sentence on whether settings `a` and `b` of a `summarize` table differ in `metric`, and which is better."
     x, y = table[a][metric], table[b][metric]
@@ -435,7 +438,7 @@ def compare(table: Mapping[str, dict], a: str, b: str, metric: str = "fd") -> st
     better, worse = (a, b) if (x.mean > y.mean) == (metric == "hole_psnr") else (b, a)
     return f"{METRICS[metric]}: {better} ({table[better][metric]}) is better than {worse} ({table[worse][metric]}) by {abs(x.mean - y.mean):.2f} (p = {p:.2g})."
 
-# %% ../nbs/11_experiments.ipynb #11-084
+# %% ../nbs/11_experiments.ipynb #11-085
 def level_with_best(table: Mapping[str, dict], metric: str = "fd") -> list[str]:
     "The setting of lowest mean, and after it all that cannot be told apart from it."
     best = min(table, key=lambda name: table[name][metric].mean)
@@ -460,7 +463,7 @@ def verdict(name: str, rows: Sequence[dict]) -> str:
     metrics = ("fd", "val_random", "val_holes") if study.trained else ("fd",)
     return "\n".join([" ".join(lines), *(compare(table, *pair, metric) for pair in study.pairs if set(pair) <= table.keys() for metric in metrics)])
 
-# %% ../nbs/11_experiments.ipynb #11-087
+# %% ../nbs/11_experiments.ipynb #11-088
 def reference_lines(rows: Sequence[dict], folder: str | Path, metric: str) -> dict[str, float]:
     "The best classical baseline and the VQGAN's floor for `metric`, recorded on the same images and network (the floor: also tokenizer)."
     found = {row["setting"]: row for row in read_rows(Path(folder) / "baselines.jsonl") if identity(row, ["data_hash", "network"]) == identity(rows[-1], ["data_hash", "network"])}
@@ -470,7 +473,7 @@ def reference_lines(rows: Sequence[dict], folder: str | Path, metric: str) -> di
     if floor and metric in floor and floor["tokenizer"] == rows[-1]["tokenizer"]: best.append(("VQGAN's floor", floor[metric]))
     return dict(best)
 
-# %% ../nbs/11_experiments.ipynb #11-089
+# %% ../nbs/11_experiments.ipynb #11-090
 def plot_losses(ax: Axes, rows: Sequence[dict]) -> None:
     "Validation loss over the share of masked tokens, a curve with error bars for each setting of a study that trains."
     for name, colour, marker in zip(dict.fromkeys(row["setting"] for row in rows), ("#0072B2", "#D55E00", "#009E73"), "os^"):
@@ -481,7 +484,7 @@ def plot_losses(ax: Axes, rows: Sequence[dict]) -> None:
     ax.set(xlabel="masked tokens (%)", ylabel="loss (nats)")
     ax.legend(frameon=False)
 
-# %% ../nbs/11_experiments.ipynb #11-090
+# %% ../nbs/11_experiments.ipynb #11-091
 def figure(name: str, folder: str | Path = RESULTS, title: bool = True) -> Figure | None:
     "The figure of the study `name` from the newest rows recorded in `folder`, with its question as `title`; None if there are none."
     import matplotlib.pyplot as plt
@@ -496,17 +499,17 @@ def figure(name: str, folder: str | Path = RESULTS, title: bool = True) -> Figur
         if other: plot_settings(ax, summarize(other), metric, study.axis, label="the report's settings", colour="#E69F00")
         plot_settings(ax, table, metric, study.axis, reference_lines(rows, folder, metric), label="ours" if other else None)
         if metric == "seconds": ax.set_ylabel(f"seconds for {rows[0]['images']} images")
-    if study.trained: plot_losses(axes[1], rows)
-    if axes[0].get_legend_handles_labels()[0]: fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    if study.trained: plot_losses(axes[-1], rows)
+    if study.metrics and axes[0].get_legend_handles_labels()[0]: fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     if title: fig.suptitle(f"{study.question}  ({rows[0]['data']}, {table[rows[0]['setting']]['fd'].runs} runs)", fontsize=11)
     return fig
 
-# %% ../nbs/11_experiments.ipynb #11-125
+# %% ../nbs/11_experiments.ipynb #11-126
 def trace_schedules(model: MaskGIT, image: Tensor, hole: Tensor, schedules: Sequence[str] = ("linear", "cosine", "square"), seed: int = 0, **options) -> dict[str, Inpainting]:
     "The mending of one `image` (1,3,H,W) with its `hole` (1,1,H,W) by each schedule, with the trace of its steps. `options` as `MaskGIT.inpaint`."
     return {name: model.inpaint(image, hole, schedule=name, generator=torch.Generator().manual_seed(seed), frames=True, **options) for name in schedules}
 
-# %% ../nbs/11_experiments.ipynb #11-126
+# %% ../nbs/11_experiments.ipynb #11-127
 def mask_evolution(traces: Mapping[str, Inpainting], scale: int | None = None) -> Figure:
     "The token grids after each step, a row for each of `traces`, in the colours of `TOKEN_COLORS`."
     from matplotlib.patches import Patch
@@ -521,7 +524,7 @@ def image_evolution(model: MaskGIT, image: Tensor, hole: Tensor, traces: Mapping
     rows = [step_images(model, image, hole, trace)[:, 0] for trace in traces.values()]
     return show_images(torch.cat(rows), [f"step {number}" for number in range(1, len(rows[0]) + 1)], columns=len(rows[0]), row_titles=list(traces), scale=scale)
 
-# %% ../nbs/11_experiments.ipynb #11-131
+# %% ../nbs/11_experiments.ipynb #11-132
 def best_options(folder: str | Path = RESULTS, names: Sequence[str] = ("steps", "schedules", "temperature", "order", "dilate", "evidence")) -> dict:
     "Of each of these studies the options of the best setting by FD, if it differs from the default setting, else the default's; {} if none is recorded."
     defaults, chosen = inpaint_defaults(), {}
@@ -531,7 +534,7 @@ def best_options(folder: str | Path = RESULTS, names: Sequence[str] = ("steps", 
         chosen |= (best if differ(best["fd"], usual["fd"]) else usual)["options"]
     return chosen
 
-# %% ../nbs/11_experiments.ipynb #11-134
+# %% ../nbs/11_experiments.ipynb #11-135
 def before_after(model: MaskGIT, images: Tensor, holes: Tensor, seed: int = 0, **options) -> Figure:
     "A sheet of `images` (B,3,H,W), two a row: with their `holes`, mended with `options`, and as they were."
     mended = model.inpaint(images, holes, generator=torch.Generator().manual_seed(seed), **options).images.cpu()

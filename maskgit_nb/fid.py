@@ -2,7 +2,7 @@
 
 # %% ../nbs/10_fid.ipynb #10-002
 from __future__ import annotations
-import datetime, hashlib, json, os, pickle, platform, time, warnings, zipfile
+import datetime, hashlib, json, os, pickle, platform, shlex, sys, time, warnings, zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -88,7 +88,7 @@ def picture_batches(images: Images, batch_size: int = 64) -> Iterator[Tensor]:
 # %% ../nbs/10_fid.ipynb #10-020
 def image_features(images: Images, network: Network, batch_size: int = 64) -> np.ndarray:
     "Features (M,D) float64 of `images`, anything that `picture_batches` takes, in its order. ValueError if there is none."
-    with torch.no_grad(): found = [torch.as_tensor(network(batch)).double().cpu().numpy() for batch in picture_batches(images, batch_size)]
+    with torch.no_grad(): found = [torch.as_tensor(network(batch)).cpu().double().numpy() for batch in picture_batches(images, batch_size)]
     if not sum(map(len, found)): raise ValueError("no images to take features of")
     return np.concatenate(found)
 
@@ -127,7 +127,7 @@ def lite_network(device: str | torch.device = "cpu") -> Network:
     mean, std = (torch.tensor(x, device=device).view(3, 1, 1) for x in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     def features(levels: Tensor) -> Tensor:
         x = (levels.to(device).float() / 255 - mean) / std
-        return net.extract_features(F.interpolate(x, size=224, mode="bicubic", align_corners=False)).mean((2, 3)).double()
+        return net.extract_features(F.interpolate(x, size=224, mode="bicubic", align_corners=False)).mean((2, 3)).cpu().double()
     return features
 
 # %% ../nbs/10_fid.ipynb #10-030
@@ -149,7 +149,7 @@ def inception_network(device: str | torch.device = "cpu") -> Network:
     """
     with hub_weights(FID_WEIGHTS_URL, "91 MB"): net = InceptionV3([InceptionV3.DEFAULT_BLOCK_INDEX])
     net.eval().to(device)
-    def features(levels: Tensor) -> Tensor: return net(levels.to(device).float() / 255)[0].flatten(1).double()
+    def features(levels: Tensor) -> Tensor: return net(levels.to(device).float() / 255)[0].flatten(1).cpu().double()
     return features
 
 # %% ../nbs/10_fid.ipynb #10-032
@@ -230,14 +230,15 @@ def sample_size_curve(features: np.ndarray, sizes: Sequence[int], repeats: int =
 # %% ../nbs/10_fid.ipynb #10-053
 def record_sample_sizes(images: Images, network: str, out: str | Path, sizes: Sequence[int] = (50, 100, 200, 500, 1000, 2000, 4000),
                         repeats: int = 3, seed: int = 0, device: str = "cpu", command: str | None = None) -> dict:
-    """`sample_size_curve` of `images` in a named network, written to the JSON file `out` with seed, device and `command`; returns it.
+    """`sample_size_curve` of `images` in a named network, written to the JSON file `out` with seed, device and `command` (by default
+    that of this process); returns it.
 
     Sizes above half the number of images are left out."""
     began = time.perf_counter()
     features = image_features(images, get_network(network, device))
     sizes = [n for n in sizes if 2 * n <= len(features)]
     rows = sample_size_curve(features, sizes, repeats, torch.Generator().manual_seed(seed))
-    record = dict(command=command, network=network, images=len(features), features=features.shape[1], repeats=repeats, seed=seed,
+    record = dict(command=command or shlex.join(["python", *sys.orig_argv[1:]]), network=network, images=len(features), features=features.shape[1], repeats=repeats, seed=seed,
                   date=datetime.date.today().isoformat(), device=f"{device}, {os.cpu_count()} CPU cores ({platform.machine()})",
                   torch=torch.__version__, seconds=round(time.perf_counter() - began, 1), rows=rows)
     partial = Path(f"{out}.partial")
@@ -386,7 +387,7 @@ def find_leaks(train: Images, test: Images, threshold: float = 0.97) -> list[Lea
     """All pairs of a picture in `train` and one in `test` that are copies, in order of `test`: exact (the same decoded pixels) or near
     (greys at 16x16 correlated above `threshold`). Both are folders, tensors, or anything else that `picture_batches` takes.
 
-    About a minute or less for 16,000 files on two cores. ValueError on a threshold outside (0,1)."""
+    Every file is decoded once, then blocks of one matrix product compare all with all: 16,000 files of 64x64 take well under a minute. ValueError on a threshold outside (0,1)."""
     if not 0 < threshold < 1: raise ValueError(f"threshold must be between 0 and 1; got {threshold}")
     ours, theirs, where = fingerprints(train), fingerprints(test), defaultdict(list)
     for i, digest in enumerate(ours.digests): where[digest].append(i)

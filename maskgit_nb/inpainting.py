@@ -113,7 +113,7 @@ def check_inputs(images: Tensor, holes: Tensor, size: int) -> None:
 class MaskGIT(TwoStages):
     "Mends holes in images and makes new ones (Chang et al. 2022)."
     @torch.no_grad()
-    def inpaint(self, images: Tensor, holes: Tensor, steps: int = 8, schedule: str | Callable = "cosine", temperature: float = 4.5,
+    def inpaint(self, images: Tensor, holes: Tensor, steps: int = 8, schedule: str | Callable = "cosine", temperature: float = 1.0,
                 order: str = "confidence", dilate: int = 0, evidence: float = 60.0, composite: bool = True,
                 generator: torch.Generator | None = None, frames: bool = False, **options) -> Inpainting:
         """Mend `holes` (B,1,H,W; bool, True = missing) in `images` (B,3,H,W; in [-1,1]; what they hold inside the hole is not used).

@@ -512,7 +512,7 @@ def fit_maskgit(model: MaskGIT, images: Dataset, out: str | Path, config: TrainC
         return dict(lr=updates[1][0].get_last_lr()[0])
 
     def validate(step: int) -> dict:
-        return {} if val is None else validate_maskgit(averaged, val, val_tokens, schedule, out / "samples" / f"{step:08d}.png")
+        return {} if val is None else validate_maskgit(averaged, val, val_tokens, "cosine", out / "samples" / f"{step:08d}.png")
 
     rows = run_steps(accelerator, micro_step, tokens, config, out, on_step, validate, resume, "val_holes", averaged.save_pretrained)
     if accelerator.is_main_process: averaged.save_pretrained(out)

@@ -93,7 +93,7 @@ def test_missing_inception_is_one_error_with_file_size_and_folder(tmp_path: Path
         with patch("torch.hub.urlopen", side_effect=OSError("name or service not known")), pytest.raises(FileNotFoundError) as caught: fid(*[drawn_cats(3)] * 2)
     finally: torch.hub.set_dir(before)
     for part in (INCEPTION, "91 MB", str(tmp_path / "checkpoints"), "name or service not known"): assert part in str(caught.value)
-    assert caught.value.__suppress_context__  # one error, not a chain of them
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__  # one error, not a chain of them
 
 
 @given(st.integers(2, 12), st.integers(2, 12), st.integers(2, 30), st.integers(0, 1000))
@@ -103,6 +103,11 @@ def test_short_and_long_way_to_the_frechet_distance_agree(n: int, m: int, dim: i
     long = calculate_frechet_distance(x.mean(0), np.cov(x.T), y.mean(0), np.cov(y.T))
     assert frechet_distance(x, y) == pytest.approx(long, rel=1e-3, abs=1e-3)
     assert frechet_distance(y, x) == pytest.approx(frechet_distance(x, y), rel=1e-3, abs=1e-3)
+
+
+def test_few_pictures_need_no_root_of_a_large_matrix():
+    x, y = np.random.default_rng(0).normal(size=(2, 5, 3000))
+    with patch("maskgit_nb.fid.calculate_frechet_distance", side_effect=AssertionError("the long way takes minutes")): assert frechet_distance(x, y) > 0
 
 
 def test_frechet_distance_of_known_bell_curves():
@@ -266,7 +271,7 @@ def test_hole_measures_refuse_what_does_not_fit(measure):
 
 def test_baselines_keep_known_pixels_and_never_look_into_the_hole():
     pytest.importorskip("skimage")
-    cats, holes = drawn_cats(3), random_holes(3, generator=seeded())
+    cats, holes = 0.9 * drawn_cats(3), random_holes(3, generator=seeded())  # not at 8-bit levels, which OpenCV works on
     made, again = baselines(cats, holes), baselines(cats.masked_fill(holes, 0.7), holes)
     assert list(made)[:2] == ["grey holes", "biharmonic"]
     for name, images in made.items():
@@ -330,8 +335,8 @@ def test_find_leaks_would_do_16000_files_in_a_minute(tmp_path: Path):
     assert time.process_time() - began < 60 * 2000 / 16000
 
 
-def test_the_real_cats_do_not_leak(cats_data: Path):
-    assert not [leak for leak in find_leaks(find_split(cats_data, "val"), find_split(cats_data, "masked_image")) if leak.kind == "exact"]
+def test_the_cleaned_cats_do_not_leak(cats_data: Path):
+    assert find_leaks(find_split(cats_data, "train"), find_split(cats_data, "val")) == []
 
 
 def test_levels_survive_a_folder(tmp_path: Path):
