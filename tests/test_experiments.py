@@ -249,7 +249,7 @@ def test_rows_of_another_kind_are_not_taken_for_done_and_never_averaged(make_mas
     elif change == "network": options = dict(network=get_network("random"))
     else:
         defaults = inpaint_defaults()
-        monkeypatch.setattr(experiments, "inpaint_defaults", lambda: defaults | dict(temperature=1.0))
+        monkeypatch.setattr(experiments, "inpaint_defaults", lambda: defaults | dict(temperature=2.5))
     after = small(model, (images, holes), tmp_path / "rows.jsonl", **options)
     assert len(after) == 4 and not [found for found in after if found in before]
     everything = read_rows(tmp_path / "rows.jsonl")
