@@ -2,7 +2,7 @@
 
 # %% ../nbs/11_experiments.ipynb #11-002
 from __future__ import annotations
-import datetime, hashlib, inspect, itertools, json, math, os, platform, statistics, time
+import datetime, inspect, itertools, json, math, os, platform, statistics, time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,13 +12,13 @@ import torch
 from scipy.stats import ttest_ind_from_stats
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from .decoding import TOKEN_COLORS, decided_at, decode, predict, token_picture
+from .decoding import TOKEN_COLORS, decided_at, decode, token_picture
 from .fid import baselines, frechet_distance, get_network, hole_psnr, image_features, kernel_distance
 from .images import data_root, drawn_cats, find_pictures, find_split, load_hole, load_image, random_holes, show_images
 from .inpainting import Inpainting, MaskGIT, composite, step_images
 from .masking import mvtm_loss, random_mask
 from .schedules import SCHEDULES
-from .training import EndlessBatches, TrainConfig, make_optimizers, step_all, tokenize, training_masks
+from .training import EndlessBatches, TrainConfig, fingerprint, make_optimizers, masked_losses, read_rows, step_all, tokenize, training_masks
 from .transformer import BidirectionalTransformer, TransformerConfig
 from .vqgan import VQGAN
 if TYPE_CHECKING:
@@ -29,12 +29,11 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['REPORT', 'NOT_COMPARABLE', 'LEVEL', 'GROUP', 'METRICS', 'REPORT_OPTIONS', 'LADDER', 'NOISE', 'EXPERIMENTS',
            'TRAIN_DEFAULTS', 'RESULTS', 'Measured', 'measured', 'p_value', 'differ', 'each', 'name_settings',
-           'inpaint_defaults', 'split_options', 'append_row', 'read_rows', 'identity', 'fingerprint', 'collect',
-           'device_name', 'Sweep', 'sweep', 'newest', 'summarize', 'markdown_table', 'plot_settings', 'Study',
-           'find_study', 'half', 'train_briefly', 'masked_losses', 'open_pairs', 'open_train', 'tokenizer_only',
-           'run_baselines', 'run_training', 'best_steps', 'run_experiment', 'compare', 'level_with_best', 'verdict',
-           'reference_lines', 'plot_losses', 'figure', 'trace_schedules', 'mask_evolution', 'image_evolution',
-           'best_options', 'before_after']
+           'inpaint_defaults', 'split_options', 'append_row', 'identity', 'collect', 'device_name', 'Sweep', 'sweep',
+           'newest', 'summarize', 'markdown_table', 'plot_settings', 'Study', 'find_study', 'train_briefly',
+           'losses_by_share', 'open_pairs', 'open_train', 'tokenizer_only', 'run_baselines', 'run_training',
+           'best_steps', 'run_experiment', 'compare', 'level_with_best', 'verdict', 'reference_lines', 'plot_losses',
+           'figure', 'trace_schedules', 'mask_evolution', 'image_evolution', 'best_options', 'before_after']
 
 # %% ../nbs/11_experiments.ipynb #11-010
 class Measured(NamedTuple):
@@ -123,28 +122,12 @@ def append_row(path: str | Path, row: dict) -> None:
         file.flush()
         os.fsync(file.fileno())
 
-def read_rows(path: str | Path) -> list[dict]:
-    "All whole rows of a table of JSON lines; none if there is no such file."
-    rows = []
-    for line in Path(path).read_text().splitlines() if Path(path).exists() else []:
-        try: rows.append(json.loads(line))
-        except json.JSONDecodeError: continue  # the stump of a write that was cut off
-    return rows
-
 # %% ../nbs/11_experiments.ipynb #11-035
 GROUP = ("weights", "data_hash", "network", "device", "fixed")
 
 def identity(row: Mapping, columns: Sequence[str] = ("setting", "options", "run", *GROUP)) -> str:
     "What makes a row the answer to one question, as one comparable string."
     return json.dumps([row.get(column) for column in columns], sort_keys=True)
-
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    "Twelve hexadecimal digits of SHA-256 over names, types, shapes and values of `tensors`."
-    sha = hashlib.sha256()
-    for name, x in sorted(tensors.items()):
-        sha.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
-        sha.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()[:12]
 
 # %% ../nbs/11_experiments.ipynb #11-038
 def collect(measure: Callable[[dict, int], dict], settings: Mapping[str, dict], runs: int, out: str | Path, same: Mapping,
@@ -318,14 +301,10 @@ def find_study(name: str) -> Study:
 # %% ../nbs/11_experiments.ipynb #11-065
 TRAIN_DEFAULTS = dict(loss="masked", ratio="gamma", train_steps=300, batch_size=32, lr=1e-3, preset="tiny", train_images=2048)
 
-def half(u: float) -> float:
-    "The lab report's constant as a schedule: half of the tokens, whatever u is."
-    return 0.5
-
 def train_briefly(vqgan: VQGAN, tokens: Tensor, options: Mapping, seed: int, progress: bool = False) -> MaskGIT:
     """A transformer trained from scratch on `tokens` (M,N) of `vqgan` by `options` (see `TRAIN_DEFAULTS`): "loss" on "masked"
     tokens or on "all", "ratio" "gamma" of u or "half". First weights, batches and u depend on `seed` alone. ValueError else."""
-    config, schedule, device = vqgan.config, {"gamma": "cosine", "half": half}.get(options["ratio"]), next(vqgan.parameters()).device
+    config, schedule, device = vqgan.config, {"gamma": "cosine", "half": "constant"}.get(options["ratio"]), next(vqgan.parameters()).device
     if options["loss"] not in ("masked", "all") or schedule is None: raise ValueError(f"loss must be masked or all, ratio gamma or half; got {options['loss']!r}, {options['ratio']!r}")
     shape = replace(TransformerConfig.preset(options["preset"]), num_tokens=config.grid**2, codebook_size=config.codebook_size, code_dim=config.latent_dim)
     plan = TrainConfig(steps=options["train_steps"], batch_size=options["batch_size"], lr=options["lr"], warmup=options["train_steps"] // 10)
@@ -344,7 +323,7 @@ def train_briefly(vqgan: VQGAN, tokens: Tensor, options: Mapping, seed: int, pro
 
 # %% ../nbs/11_experiments.ipynb #11-067
 @torch.no_grad()
-def masked_losses(model: MaskGIT, tokens: Tensor, shares: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)) -> dict:
+def losses_by_share(model: MaskGIT, tokens: Tensor, shares: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)) -> dict:
     """Validation loss in nats, without smoothing, of `tokens` (M,N) on fixed masks: `val_random` (gamma(u) of all tokens),
     `val_holes` (within free-form holes) and `val_by_share` (that share of all tokens, by name)."""
     config, generator, transformer = model.vqgan.config, torch.Generator().manual_seed(0), model.transformer
@@ -352,7 +331,7 @@ def masked_losses(model: MaskGIT, tokens: Tensor, shares: Sequence[float] = (0.1
     masks |= {str(share): random_mask(torch.full((len(tokens),), share), config.grid**2, generator=generator) for share in shares}
     def loss(mask: Tensor) -> float:
         parts = zip(tokens.long().to(model.device).split(32), mask.to(model.device).split(32))
-        return sum(mvtm_loss(predict(transformer, t.masked_fill(m, transformer.mask_token_id)), t, m, 0.0).item() * m.sum().item() for t, m in parts) / mask.sum().item()
+        return sum(masked_losses(transformer, t, m).sum().item() for t, m in parts) / mask.sum().item()
     found = {name: loss(mask) for name, mask in masks.items()}
     return dict(val_random=found.pop("val_random"), val_holes=found.pop("val_holes"), val_by_share=found)
 
@@ -394,7 +373,7 @@ def run_training(study: Study, bench: Sweep, runs: int, out: str | Path, train_i
         began = time.perf_counter()
         model = train_briefly(bench.model.vqgan, tokens, fixed | options, seed, progress)
         seconds = time.perf_counter() - began
-        return bench.measure({}, seed, model) | masked_losses(model, val) | dict(seconds=round(seconds, 3))
+        return bench.measure({}, seed, model) | losses_by_share(model, val) | dict(seconds=round(seconds, 3))
     return collect(measure, varied, runs, out, tokenizer_only(bench) | dict(fixed=fixed | dict(decoding=inpaint_defaults())), command=command, progress=progress)
 
 # %% ../nbs/11_experiments.ipynb #11-078

@@ -3,7 +3,7 @@
 # %% ../nbs/09_training.ipynb #09-002
 from __future__ import annotations
 import hashlib, importlib.util, json, math, os, shutil, signal, statistics, threading, time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler, Subset
 from tqdm.auto import tqdm
-from .decoding import evaluating
+from .decoding import evaluating, predict
 from .images import ImageFolder, random_holes, save_sheet
 from .inpainting import MaskGIT, hole_to_mask
 from .masking import mvtm_loss, random_mask
@@ -27,10 +27,10 @@ from .vqgan import VQGAN, PatchDiscriminator, PerceptualLoss, VectorQuantizer, h
 
 # %% auto #0
 __all__ = ['RATIOS', 'TrainConfig', 'warmup_cosine', 'make_optimizers', 'step_all', 'make_accelerator', 'prepare', 'start_run',
-           'EndlessBatches', 'make_ema', 'save_checkpoint', 'find_checkpoints', 'RunLog', 'terminated', 'mean_metrics',
-           'run_steps', 'VQGANLoss', 'image_gradients', 'validate_vqgan', 'VQGANState', 'fit_vqgan', 'tokenize',
-           'fingerprint', 'cached_tokens', 'truncated_normal', 'training_masks', 'masked_losses', 'validate_maskgit',
-           'fit_maskgit']
+           'EndlessBatches', 'make_ema', 'save_checkpoint', 'find_checkpoints', 'read_rows', 'RunLog', 'terminated',
+           'mean_metrics', 'run_steps', 'VQGANLoss', 'image_gradients', 'validate_vqgan', 'VQGANState', 'fit_vqgan',
+           'tokenize', 'fingerprint', 'cached_tokens', 'truncated_normal', 'half', 'training_masks', 'masked_losses',
+           'validate_maskgit', 'fit_maskgit']
 
 # %% ../nbs/09_training.ipynb #09-005
 @dataclass(frozen=True)
@@ -169,6 +169,14 @@ def find_checkpoints(out: Path) -> list[Path]:
     return sorted(out.glob("checkpoint-" + "[0-9]" * 8))
 
 # %% ../nbs/09_training.ipynb #09-042
+def read_rows(path: str | Path) -> list[dict]:
+    "All whole rows of a file of one JSON object a line; none if there is no such file."
+    rows = []
+    for line in Path(path).read_text().splitlines() if Path(path).exists() else []:
+        try: rows.append(json.loads(line))
+        except json.JSONDecodeError: continue  # a line cut off by a crash
+    return rows
+
 class RunLog:
     """One JSON object a line in `out/log.jsonl`, with the `seconds` spent so far in all runs; rows after `step`, of a run that was
     cut off, are dropped on opening. Of several processes one is the `writer`."""
@@ -193,12 +201,7 @@ class RunLog:
     @staticmethod
     def read(out: str | Path) -> list[dict]:
         "All whole rows of the log in folder `out`; none if there is no log."
-        path = Path(out) / "log.jsonl"
-        rows = []
-        for line in path.read_text().splitlines() if path.exists() else []:
-            try: rows.append(json.loads(line))
-            except json.JSONDecodeError: continue  # a line cut off by a crash
-        return rows
+        return read_rows(Path(out) / "log.jsonl")
 
 # %% ../nbs/09_training.ipynb #09-045
 @contextmanager
@@ -396,23 +399,27 @@ def tokenize(vqgan: VQGAN, images: Dataset, batch_size: int = 64, progress: bool
         return torch.cat([vqgan.encode(x.to(device)).short().cpu() for x in batches])
 
 # %% ../nbs/09_training.ipynb #09-075
-def fingerprint(data: nn.Module | Dataset | Tensor) -> str:
-    "A hash of weights, of a tensor's values, or of a folder's file names, sizes and times; for other data sets, of all images."
-    if isinstance(data, nn.Module): return fingerprint(torch.cat([value.detach().float().flatten().cpu() for value in data.state_dict().values()]))
+def fingerprint(data: nn.Module | Mapping | Dataset | Tensor) -> str:
+    """Twelve hexadecimal digits of SHA-256: of a module, a state or a tensor over names, types, shapes and values; of a folder over file
+    names, sizes and times; of another data set over all images."""
     digest = hashlib.sha256()
-    if isinstance(data, Tensor): digest.update(f"{tuple(data.shape)}{data.dtype}".encode() + data.contiguous().numpy().tobytes())
+    if isinstance(data, nn.Module): data = data.state_dict()
+    if isinstance(data, Tensor): data = {"": data}
+    if isinstance(data, Mapping):
+        for name, x in sorted(data.items()):
+            digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
+            digest.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     elif isinstance(data, ConcatDataset): digest.update("".join(map(fingerprint, data.datasets)).encode())
     elif isinstance(data, ImageFolder):
         for path in data.paths: digest.update(f"{path}|{path.stat().st_size}|{path.stat().st_mtime_ns}".encode())
         digest.update(f"{data.size}|{data.flip}".encode())
     else:
         for i in range(len(data)): digest.update(data[i].numpy().tobytes())
-    return digest.hexdigest()
+    return digest.hexdigest()[:12]
 
 def cached_tokens(vqgan: VQGAN, images: Dataset, folder: Path, accelerator: Accelerator, progress: bool = True) -> Tensor:
     "`tokenize(vqgan, images)`, memory-mapped from a file in `folder` that is written, by all processes together, if it is not there."
-    key = hashlib.sha256((fingerprint(vqgan) + fingerprint(images)).encode()).hexdigest()[:16]
-    path, number, of = folder / f"tokens-{key}.npy", accelerator.process_index, accelerator.num_processes
+    path, number, of = folder / f"tokens-{fingerprint(vqgan)}-{fingerprint(images)}.npy", accelerator.process_index, accelerator.num_processes
     if not path.exists():
         part = Subset(images, range(len(images) * number // of, len(images) * (number + 1) // of))
         np.save(folder / f"{path.stem}.part{number}.npy", tokenize(vqgan, part, progress=progress and accelerator.is_local_main_process).numpy())
@@ -431,7 +438,11 @@ def truncated_normal(u: float, mean: float = 0.55, deviation: float = 0.25) -> f
     normal = statistics.NormalDist(mean, deviation)
     return normal.inv_cdf(normal.cdf(0.5) + u * (normal.cdf(1.0) - normal.cdf(0.5)))
 
-RATIOS = {"constant": lambda u: 0.5, "truncated_normal": truncated_normal}
+def half(u: float) -> float:
+    "The lab report's constant as a schedule: half of the tokens, whatever u is."
+    return 0.5
+
+RATIOS = {"constant": half, "truncated_normal": truncated_normal}
 
 def training_masks(batch: int, grid: int, image_size: int, schedule: str | Callable, hole_share: float, generator: torch.Generator) -> Tensor:
     """Masks (batch, grid*grid) to train on: per image u ~ U(0,1) and a share gamma(u) of all tokens, exactly counted; for a
@@ -448,7 +459,7 @@ def training_masks(batch: int, grid: int, image_size: int, schedule: str | Calla
 @torch.no_grad()
 def masked_losses(transformer: BidirectionalTransformer, tokens: Tensor, mask: Tensor) -> Tensor:
     "Sum of the cross-entropies in nats over the masked tokens of each image: (B,)."
-    logits = transformer(tokens.masked_fill(mask, transformer.mask_token_id))
+    logits = predict(transformer, tokens.masked_fill(mask, transformer.mask_token_id))
     return F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten(), reduction="none").view_as(mask).masked_fill(~mask, 0.0).sum(1)
 
 @torch.no_grad()
@@ -493,9 +504,11 @@ def fit_maskgit(model: MaskGIT, images: Dataset, out: str | Path, config: TrainC
     transformer.train()
     averaged = MaskGIT(vqgan, ema.to(accelerator.device).module)
     accelerator.register_for_checkpointing(ema)
+    masks = None
 
     def micro_step(batch: Tensor, step: int, rows: slice, generator: torch.Generator) -> dict:
-        masks = training_masks(config.accumulate * config.batch_size, grid, size, schedule, hole_share, generator)  # of the whole step
+        nonlocal masks
+        if rows.start < config.batch_size: masks = training_masks(config.accumulate * config.batch_size, grid, size, schedule, hole_share, generator)  # of the whole step
         target, mask = batch.long(), masks[rows].to(batch.device)
         counted = mask if loss_on == "masked" else torch.ones_like(mask)
         share = counted.sum() / (masks.sum() if loss_on == "masked" else masks.numel())  # of all tokens that count in this step

@@ -31,19 +31,16 @@ from maskgit_nb.experiments import (
     compare,
     differ,
     figure,
-    fingerprint,
-    half,
     inpaint_defaults,
     level_with_best,
+    losses_by_share,
     markdown_table,
-    masked_losses,
     measured,
     name_settings,
     newest,
     open_pairs,
     open_train,
     p_value,
-    read_rows,
     run_experiment,
     split_options,
     summarize,
@@ -54,6 +51,7 @@ from maskgit_nb.experiments import (
 from maskgit_nb.fid import frechet_distance, get_network, hole_psnr, image_features
 from maskgit_nb.images import drawn_cats, random_holes, to_picture
 from maskgit_nb.inpainting import MaskGIT
+from maskgit_nb.training import fingerprint, half, read_rows
 
 SAME = dict(weights="w", data_hash="d", network="n", device="cpu", fixed={})
 CLOCK = ("seconds", "date")
@@ -431,14 +429,14 @@ def test_training_repeats_itself_and_leaves_the_global_generator_alone(maskgit):
 
 def test_training_learns(maskgit):
     tokens = maskgit.vqgan.encode(drawn_cats(8, seed=2, size=16))
-    short, long = (masked_losses(briefly(maskgit, train_steps=steps, lr=3e-3), tokens) for steps in (1, 60))
+    short, long = (losses_by_share(briefly(maskgit, train_steps=steps, lr=3e-3), tokens) for steps in (1, 60))
     assert long["val_random"] < short["val_random"] - 0.2
     assert list(long["val_by_share"]) == ["0.1", "0.3", "0.5", "0.7", "0.9", "1.0"]
 
 
 def test_the_yardstick_is_the_same_for_all(maskgit):
     tokens = maskgit.vqgan.encode(drawn_cats(8, seed=2, size=16))
-    assert masked_losses(maskgit, tokens) == masked_losses(maskgit, tokens)
+    assert losses_by_share(maskgit, tokens) == losses_by_share(maskgit, tokens)
     assert half(0.0) == half(1.0) == 0.5
 
 
