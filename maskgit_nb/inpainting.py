@@ -16,9 +16,9 @@ from .vqgan import VQGAN, VQGANConfig, save_module
 
 # %% auto #0
 __all__ = ['LAB_LAYERS', 'LAB_NAMES', 'ATTENTION_ROLES', 'hole_to_mask', 'smooth_fill', 'visible_evidence', 'composite',
-           'TwoStages', 'Inpainting', 'check_inputs', 'MaskGIT', 'step_images', 'unwrap', 'read_checkpoint',
-           'fit_weights', 'lab_layers', 'layer_gaps', 'load_lab_vqgan', 'attention_role', 'stack_attention',
-           'load_lab_transformer']
+           'poisson_blend', 'TwoStages', 'Inpainting', 'check_inputs', 'MaskGIT', 'step_images', 'unwrap',
+           'read_checkpoint', 'fit_weights', 'lab_layers', 'layer_gaps', 'load_lab_vqgan', 'attention_role',
+           'stack_attention', 'load_lab_transformer']
 
 # %% ../nbs/07_inpainting.ipynb #07-011
 def hole_to_mask(holes: Tensor, grid: int = 16, dilate: int = 0) -> Tensor:
@@ -58,12 +58,24 @@ def visible_evidence(vqgan: VQGAN, filled: Tensor, holes: Tensor, weight: float)
     squares = torch.cdist(z, codes.expand(len(z), -1, -1)).square() / codes.square().sum(1).mean()
     return -0.5 * weight * seen.unsqueeze(-1) * squares
 
-# %% ../nbs/07_inpainting.ipynb #07-032
+# %% ../nbs/07_inpainting.ipynb #07-034
 def composite(images: Tensor, made: Tensor, holes: Tensor) -> Tensor:
     "`made` inside the holes and `images`, untouched, outside; all (B,3,H,W), holes (B,1,H,W)."
     return torch.where(holes, made, images)
 
-# %% ../nbs/07_inpainting.ipynb #07-040
+# %% ../nbs/07_inpainting.ipynb #07-039
+def poisson_blend(images: Tensor, made: Tensor, holes: Tensor, rounds: int = 25) -> Tensor:
+    """`composite`, but `made` is first corrected so that it meets the known pixels: the residual `images - made` around the holes goes
+    on into them by Laplace's equation, approached in `rounds` of averaging (Pérez et al. 2003, "Poisson image editing")."""
+    def neighbours(x: Tensor) -> Tensor:
+        x = F.pad(x, (1, 1, 1, 1))
+        return x[..., 2:, 1:-1] + x[..., :-2, 1:-1] + x[..., 1:-1, 2:] + x[..., 1:-1, :-2]
+    residual = smooth_fill(images - made, holes)
+    count = neighbours(torch.ones_like(residual[:1, :1]))
+    for _ in range(rounds): residual = torch.where(holes, neighbours(residual) / count, residual)
+    return torch.where(holes, (made + residual).clamp(-1, 1), images)
+
+# %% ../nbs/07_inpainting.ipynb #07-047
 class TwoStages(nn.Module):
     "A VQGAN and a bidirectional transformer over its tokens, checked to fit, and saved and loaded together. In eval mode."
     def __init__(self, vqgan: VQGAN, transformer: BidirectionalTransformer):
@@ -93,7 +105,7 @@ class TwoStages(nn.Module):
         """
         return cls(VQGAN.from_pretrained(name), BidirectionalTransformer.from_pretrained(name))
 
-# %% ../nbs/07_inpainting.ipynb #07-044
+# %% ../nbs/07_inpainting.ipynb #07-051
 class Inpainting(NamedTuple):
     "What `MaskGIT.inpaint` gives: `images` (B,3,H,W), their `tokens` (B,N), the `mask` (B,N) it started from, and `steps` if frames were asked for."
     images: Tensor
@@ -109,18 +121,18 @@ def check_inputs(images: Tensor, holes: Tensor, size: int) -> None:
     if tuple(holes.shape) != (len(images), 1, size, size) or holes.dtype != torch.bool:
         raise ValueError(f"holes must be bool ({len(images)},1,{size},{size}), True = missing; got {holes.dtype} {tuple(holes.shape)}")
 
-# %% ../nbs/07_inpainting.ipynb #07-047
+# %% ../nbs/07_inpainting.ipynb #07-054
 class MaskGIT(TwoStages):
     "Mends holes in images and makes new ones (Chang et al. 2022)."
     @torch.no_grad()
     def inpaint(self, images: Tensor, holes: Tensor, steps: int = 8, schedule: str | Callable = "cosine", temperature: float = 1.0,
-                order: str = "confidence", dilate: int = 0, evidence: float = 60.0, composite: bool = True,
-                generator: torch.Generator | None = None, frames: bool = False, **options) -> Inpainting:
+                order: str = "confidence", dilate: int = 0, evidence: float = 30.0, composite: bool = True,
+                blend: bool = True, generator: torch.Generator | None = None, frames: bool = False, **options) -> Inpainting:
         """Mend `holes` (B,1,H,W; bool, True = missing) in `images` (B,3,H,W; in [-1,1]; what they hold inside the hole is not used).
 
         `steps`, `schedule`, `temperature`, `order` and further `options` are those of `decode`, `dilate` that of
-        `hole_to_mask`, `evidence` the weight of `visible_evidence` (0: half-seen tokens count as unseen). With `composite` the known pixels of the result are the given ones, bit for bit. `frames` keeps every
-        `Step`. A hole over the whole image generates; no hole at all returns the image. ValueError on shapes or options.
+        `hole_to_mask`, `evidence` the weight of `visible_evidence` (0: half-seen tokens count as unseen). With `composite` the known pixels of the
+        result are the given ones, bit for bit, and with `blend` the hole meets them without a seam (`poisson_blend`). `frames` keeps every `Step`. A hole over the whole image generates; no hole at all returns the image. ValueError on shapes or options.
         """
         check_inputs(images, holes, self.vqgan.config.image_size)
         images, holes, trace = images.to(self.device), holes.to(self.device), []
@@ -134,6 +146,7 @@ class MaskGIT(TwoStages):
                 tokens = step.tokens
                 if frames: trace.append(step)
             made = self.vqgan.decode(tokens)
+        if composite and blend: return Inpainting(poisson_blend(images, made, holes), tokens, mask, trace)
         shown = holes if composite else holes.flatten(1).any(1).view(-1, 1, 1, 1)  # where to show what was made
         return Inpainting(torch.where(shown, made, images), tokens, mask, trace)
 
@@ -145,15 +158,16 @@ class MaskGIT(TwoStages):
         holes = torch.ones(n, 1, size, size, dtype=torch.bool)
         return self.inpaint(torch.zeros(n, 3, size, size), holes, generator=generator, **options)
 
-# %% ../nbs/07_inpainting.ipynb #07-056
-def step_images(model: MaskGIT, images: Tensor, holes: Tensor, result: Inpainting) -> Tensor:
+# %% ../nbs/07_inpainting.ipynb #07-063
+def step_images(model: MaskGIT, images: Tensor, holes: Tensor, result: Inpainting, blend: bool = True) -> Tensor:
     """The pictures after each step (steps,B,3,H,W): known pixels as given, the hole as decoded from what was revealed so far
-    and this step's guesses for the rest. ValueError if `result` was made without `frames=True`, or had no step."""
+    and this step's guesses for the rest; `blend` as in `inpaint`. ValueError if `result` was made without `frames=True`, or had no step."""
     if not result.steps: raise ValueError("result holds no steps: call inpaint with frames=True, on images with a hole")
     images, holes = images.to(model.device), holes.to(model.device)
-    return torch.stack([composite(images, model.vqgan.decode(step.tokens), holes) for step in result.steps])
+    join = poisson_blend if blend else composite
+    return torch.stack([join(images, model.vqgan.decode(step.tokens), holes) for step in result.steps])
 
-# %% ../nbs/07_inpainting.ipynb #07-067
+# %% ../nbs/07_inpainting.ipynb #07-074
 def unwrap(found: dict, part: str) -> dict[str, Tensor]:
     "The tensors of one network in what `torch.load` gave: out of `{'model': ...}` and the like, without prefixes such as `module.`."
     while inner := next((found[key] for key in ("state_dict", "model_state_dict", "model", part) if isinstance(found.get(key), dict)), None):
@@ -163,7 +177,7 @@ def unwrap(found: dict, part: str) -> dict[str, Tensor]:
         state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)} or state
     return state
 
-# %% ../nbs/07_inpainting.ipynb #07-069
+# %% ../nbs/07_inpainting.ipynb #07-076
 def read_checkpoint(path: str | Path, part: str) -> dict[str, Tensor]:
     """The named tensors that a `torch.save` file holds for `part`, "vqgan" or "transformer". Nothing in the file is run.
 
@@ -181,7 +195,7 @@ def read_checkpoint(path: str | Path, part: str) -> dict[str, Tensor]:
     if not state: raise ValueError(f"{path} holds no tensors by name, but a {type(found).__name__}")
     return state
 
-# %% ../nbs/07_inpainting.ipynb #07-072
+# %% ../nbs/07_inpainting.ipynb #07-079
 def fit_weights(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> nn.Module:
     "`module` with the weights `state`, in float32 and eval mode. ValueError lists by name and shape all that does not fit."
     shapes = {name: ",".join(map(str, value.shape)) for name, value in state.items()}
@@ -194,7 +208,7 @@ def fit_weights(module: nn.Module, state: dict[str, Tensor], path: str | Path) -
     module.load_state_dict({name: value.float() for name, value in state.items()})
     return module.eval()
 
-# %% ../nbs/07_inpainting.ipynb #07-075
+# %% ../nbs/07_inpainting.ipynb #07-082
 LAB_LAYERS = {  # the weight that tells a layer: its kind with us, which axes of that weight are its sizes, and what is renamed
     "block.2.weight": ("res", (1, 0, 2), {"gn.": "", "channel_up": "skip"}),
     "q.weight": ("attn", (0,), {"gn.gn.": "norm.", "gn.": "norm.", "proj_out": "proj"}),
@@ -219,7 +233,7 @@ def lab_layers(state: dict[str, Tensor], side: str) -> tuple[list, dict[str, Ten
         if kind == "norm": layout.append(("silu",))  # has no weights, so the file does not mention it
     return layout, ours
 
-# %% ../nbs/07_inpainting.ipynb #07-078
+# %% ../nbs/07_inpainting.ipynb #07-085
 def layer_gaps(state: dict[str, Tensor], side: str) -> list[str]:
     "The layers of `side` that are missing: numbers without weights, other than the Swish right after a norm."
     numbers = {int(found[1]) for name in state if (found := re.match(rf"{side}\.model\.(\d+)\.", name))}
@@ -247,7 +261,7 @@ def load_lab_vqgan(path: str | Path, image_size: int = 64) -> VQGAN:
     if not comes_back: raise ValueError(f"{path} does not fit: its layers do not lead from {image_size}x{image_size} pixels to tokens and back: {config}")
     return vqgan
 
-# %% ../nbs/07_inpainting.ipynb #07-082
+# %% ../nbs/07_inpainting.ipynb #07-089
 LAB_NAMES = {r"^tok_emb\.": "token_embedding.", r"^pos_emb$": "position_embedding", r"^LN\.": "norm.", r"^Token_Prediction\.": "predict.",
              r"\.LayerNorm([12])\.": r".norm\1.", r"\.MLP\.": ".mlp.", r"\.Attention\.": ".attention."}
 ATTENTION_ROLES = {"": "proj", "o": "proj", "out": "proj", "output": "proj", "qkv": "qkv", "q": "q", "query": "q", "queries": "q",
@@ -268,7 +282,7 @@ def stack_attention(state: dict[str, Tensor], block: str) -> None:
         biases = [state.pop(f"{layers[part]}.bias", torch.zeros(len(weight))) for part, weight in zip(parts, weights)]
         state[f"{block}{role}.weight"], state[f"{block}{role}.bias"] = torch.cat(weights), torch.cat(biases)
 
-# %% ../nbs/07_inpainting.ipynb #07-085
+# %% ../nbs/07_inpainting.ipynb #07-092
 def load_lab_transformer(path: str | Path, heads: int = 16) -> BidirectionalTransformer:
     "A transformer trained in the lab as ours; sizes are read off the shapes, `heads` cannot be. Errors as `read_checkpoint` and `fit_weights`."
     state = {}

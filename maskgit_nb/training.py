@@ -2,23 +2,26 @@
 
 # %% ../nbs/09_training.ipynb #09-002
 from __future__ import annotations
-import hashlib, importlib.util, json, math, os, shutil, signal, statistics, threading, time
+import hashlib, importlib.util, io, json, math, os, random, shutil, signal, statistics, threading, time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration
+from accelerate.utils import DataLoaderConfiguration, DistributedType
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler, Subset
 from tqdm.auto import tqdm
 from .decoding import evaluating, predict
-from .images import ImageFolder, random_holes, save_sheet
+from .images import ImageFolder, load_image, random_holes, save_sheet, to_picture
 from .inpainting import MaskGIT, hole_to_mask
 from .masking import mvtm_loss, random_mask
 from .schedules import get_schedule
@@ -27,10 +30,10 @@ from .vqgan import VQGAN, PatchDiscriminator, PerceptualLoss, VectorQuantizer, h
 
 # %% auto #0
 __all__ = ['RATIOS', 'TrainConfig', 'warmup_cosine', 'make_optimizers', 'step_all', 'make_accelerator', 'prepare', 'start_run',
-           'EndlessBatches', 'make_ema', 'save_checkpoint', 'find_checkpoints', 'read_rows', 'RunLog', 'terminated',
-           'mean_metrics', 'run_steps', 'VQGANLoss', 'image_gradients', 'validate_vqgan', 'VQGANState', 'fit_vqgan',
-           'tokenize', 'fingerprint', 'cached_tokens', 'truncated_normal', 'half', 'training_masks', 'masked_losses',
-           'validate_maskgit', 'fit_maskgit']
+           'EndlessBatches', 'webdataset', 'write_shards', 'ShardStream', 'make_ema', 'update_ema', 'save_checkpoint',
+           'find_checkpoints', 'read_rows', 'RunLog', 'terminated', 'mean_metrics', 'run_steps', 'VQGANLoss',
+           'image_gradients', 'validate_vqgan', 'VQGANState', 'fit_vqgan', 'tokenize', 'fingerprint', 'cached_tokens',
+           'truncated_normal', 'half', 'training_masks', 'masked_losses', 'validate_maskgit', 'fit_maskgit']
 
 # %% ../nbs/09_training.ipynb #09-005
 @dataclass(frozen=True)
@@ -144,13 +147,66 @@ class EndlessBatches(Sampler):
             yield batch[self.rows]
 
 # %% ../nbs/09_training.ipynb #09-032
+def webdataset():
+    "The webdataset library. ImportError says how to get it."
+    try: import webdataset as found
+    except ImportError as error: raise ImportError("shards need the webdataset package: pip install 'maskgit_nb[shards]'") from error
+    return found
+
+def write_shards(images: Dataset, folder: str | Path, per_shard: int = 1000) -> list[Path]:
+    "Write `images`, a dataset of (3,H,W) in [-1,1], as PNGs into tar files in `folder`, `per_shard` in each; returns their paths."
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with webdataset().ShardWriter(f"{folder}/shard-%05d.tar", maxcount=per_shard, verbose=0) as writer:
+        for i in range(len(images)): writer.write({"__key__": f"{i:08d}", "png": to_picture(images[i])})
+    return sorted(Path(folder).glob("shard-*.tar"))
+
+class ShardStream:
+    """The pictures (PNG, JPEG or WebP) in tar `shards` (paths or URLs), cropped to squares of `size` pixels; pass after pass without
+    end, each with its shards and, within a `buffer`, its pictures in another order. With `flip` every other one is mirrored.
+    Its state is how far it was read: a checkpoint keeps it. ValueError if there is no shard, or no picture in a sample or in all of them."""
+    def __init__(self, shards: list[str | Path], size: int, flip: bool = False, buffer: int = 1000):
+        if not shards: raise ValueError("no shards given")
+        self.shards, self.size, self.flip, self.buffer, self.epoch, self.taken = sorted(map(str, shards)), size, flip, buffer, 0, 0
+
+    def state_dict(self) -> dict: return dict(epoch=self.epoch, taken=self.taken)
+    def load_state_dict(self, state: dict) -> None: self.epoch, self.taken = state["epoch"], state["taken"]
+
+    def picture(self, sample: dict) -> Tensor:
+        data = next((sample[kind] for kind in ("png", "jpg", "jpeg", "webp") if kind in sample), None)
+        if data is None: raise ValueError(f"no picture in sample {sample['__key__']} of {sample['__url__']}: it has {', '.join(sample)}")
+        try: x = load_image(io.BytesIO(data), self.size)
+        except ValueError as error: raise ValueError(f"sample {sample['__key__']} of {sample['__url__']} is no picture") from error
+        return x.flip(-1) if self.flip and (self.epoch + self.taken) % 2 else x
+
+    def batches(self, batch_size: int, seed: int = 0, rows: slice = slice(None)) -> Iterator[Tensor]:
+        "The `rows` of batches (batch_size,3,size,size), from where the stream is. Only those rows are decoded."
+        wds, batch, first, last = webdataset(), [], rows.start or 0, batch_size if rows.stop is None else rows.stop
+        place = 0
+        while True:
+            rng = random.Random(seed * 1_000_003 + self.epoch)
+            order = wds.SimpleShardList(rng.sample(self.shards, len(self.shards)))
+            for sample in islice(wds.DataPipeline(order, wds.tarfile_to_samples(), wds.shuffle(self.buffer, initial=self.buffer, rng=rng)), self.taken, None):
+                if first <= place < last: batch.append(self.picture(sample))
+                self.taken, place = self.taken + 1, place + 1
+                if place == batch_size:
+                    yield torch.stack(batch)
+                    batch, place = [], 0
+            if self.taken == 0: raise ValueError(f"no pictures in {', '.join(self.shards)}")
+            self.epoch, self.taken = self.epoch + 1, 0
+
+# %% ../nbs/09_training.ipynb #09-036
 def make_ema(module: nn.Module, decay: float) -> AveragedModel:
     "A running average of `module`'s parameters, with a short memory at first: decay min(decay, (1+n)/(10+n)) after n steps."
     def average(old, new, n):
         torch._foreach_lerp_(old, new, 1 - min(decay, (1 + int(n)) / (10 + int(n))))
     return AveragedModel(module, multi_avg_fn=average)
 
-# %% ../nbs/09_training.ipynb #09-038
+def update_ema(ema: AveragedModel, module: nn.Module) -> None:
+    "One update of the average by `module`. Parameters of which each process holds only a shard (FSDP) are put together for it."
+    whole = [p.full_tensor() if isinstance(p, DTensor) else p for p in module.parameters()]
+    ema.update_parameters(SimpleNamespace(parameters=lambda: whole, buffers=module.buffers))
+
+# %% ../nbs/09_training.ipynb #09-042
 def save_checkpoint(accelerator: Accelerator, out: Path, step: int, keep: int) -> None:
     """Write all training state to `out/checkpoint-<step>`: first beside it, then renamed, so that a checkpoint is whole or
     absent. Only then are all but the newest `keep` removed."""
@@ -168,7 +224,7 @@ def find_checkpoints(out: Path) -> list[Path]:
     "The checkpoints in `out`, oldest first."
     return sorted(out.glob("checkpoint-" + "[0-9]" * 8))
 
-# %% ../nbs/09_training.ipynb #09-042
+# %% ../nbs/09_training.ipynb #09-046
 def read_rows(path: str | Path) -> list[dict]:
     "All whole rows of a file of one JSON object a line; none if there is no such file."
     rows = []
@@ -203,7 +259,7 @@ class RunLog:
         "All whole rows of the log in folder `out`; none if there is no log."
         return read_rows(Path(out) / "log.jsonl")
 
-# %% ../nbs/09_training.ipynb #09-045
+# %% ../nbs/09_training.ipynb #09-049
 @contextmanager
 def terminated() -> Iterator[list]:
     "Inside the block SIGTERM, by which clusters announce that they will stop a run, only fills the list that is yielded."
@@ -219,13 +275,13 @@ def mean_metrics(accelerator: Accelerator, metrics: list[dict]) -> dict:
     if accelerator.num_processes > 1: means = accelerator.gather(means.to(accelerator.device, torch.float32).unsqueeze(0)).mean(0)
     return dict(zip(metrics[0], means.tolist()))
 
-def run_steps(accelerator: Accelerator, micro_step: Callable, data: Dataset, config: TrainConfig, out: Path, on_step: Callable,
+def run_steps(accelerator: Accelerator, micro_step: Callable, data: Dataset | ShardStream, config: TrainConfig, out: Path, on_step: Callable,
               validate: Callable, resume: bool = True, best_by: str = "", save_best: Callable | None = None) -> list[dict]:
     """The loop both stages share. `micro_step(batch, step, rows, generator)` trains on those `rows` of the step's images and
     returns numbers to log, `on_step()` follows every optimiser step and returns more, `validate(step)` returns floats, of
     which a new lowest `best_by` calls `save_best(folder)`. Returns the log's rows.
 
-    Batches and random draws depend on (seed, step) alone. With `resume` the newest checkpoint in `out` is loaded first; without,
+    Batches and random draws depend on (seed, step) alone; a `ShardStream` is read on from where its state is. With `resume` the newest checkpoint in `out` is loaded first; without,
     the checkpoints in `out` are removed. SIGTERM: saves a checkpoint, then SystemExit. FloatingPointError if the loss is not
     finite when it is to be logged or saved. ValueError if the processes cannot share a batch equally.
     """
@@ -236,8 +292,11 @@ def run_steps(accelerator: Accelerator, micro_step: Callable, data: Dataset, con
     accelerator.wait_for_everyone()
     checkpoints, first = find_checkpoints(out), accelerator.process_index * share
     start = int(checkpoints[-1].name.split("-")[1]) if checkpoints else 0
-    batches = EndlessBatches(len(data), config.batch_size, config.seed, start * config.accumulate, slice(first, first + share))
-    loader = iter(DataLoader(data, batch_sampler=batches))
+    rows = slice(first, first + share)
+    if isinstance(data, ShardStream):
+        accelerator.register_for_checkpointing(data)
+        loader = data.batches(config.batch_size, config.seed, rows)
+    else: loader = iter(DataLoader(data, batch_sampler=EndlessBatches(len(data), config.batch_size, config.seed, start * config.accumulate, rows)))
     if checkpoints:  # after the loader, which draws from the global generator
         try: accelerator.load_state(str(checkpoints[-1]))
         except (RuntimeError, ValueError) as error: raise ValueError(f"{checkpoints[-1]} does not fit this model: take another folder, or start afresh in this one ({error})") from error
@@ -273,7 +332,7 @@ def run_steps(accelerator: Accelerator, micro_step: Callable, data: Dataset, con
     accelerator.wait_for_everyone()
     return RunLog.read(out)
 
-# %% ../nbs/09_training.ipynb #09-054
+# %% ../nbs/09_training.ipynb #09-058
 @dataclass(frozen=True)
 class VQGANLoss:
     """Weights of the VQGAN's loss beside |x - x_hat| and the quantizer's: `perceptual` on `PerceptualLoss` (0: not used),
@@ -285,7 +344,7 @@ class VQGANLoss:
     restart_until: float = 0.7
     usage_decay: float = 0.99
 
-# %% ../nbs/09_training.ipynb #09-055
+# %% ../nbs/09_training.ipynb #09-059
 def image_gradients(made: Tensor, real: Tensor, loss: VQGANLoss, perceptual: PerceptualLoss | None, discriminator: nn.Module | None,
                     total: Callable = lambda number: number) -> tuple[Tensor, dict]:
     """Gradient of the image losses with respect to the reconstruction `made` (B,3,H,W), and the losses as numbers.
@@ -307,17 +366,19 @@ def image_gradients(made: Tensor, real: Tensor, loss: VQGANLoss, perceptual: Per
         metrics["fooled"] = fooled.detach()
     return gradient, metrics
 
-# %% ../nbs/09_training.ipynb #09-059
-def validate_vqgan(vqgan: VQGAN, val: Tensor, sheet: Path) -> dict:
-    "PSNR, l1 and perplexity of the reconstructions of `val` (M,3,H,W); writes the first 16 to `sheet`, below the originals."
+# %% ../nbs/09_training.ipynb #09-063
+def validate_vqgan(vqgan: VQGAN, val: Tensor, sheet: Path, distance: Callable | None = None) -> dict:
+    """PSNR, l1 and perplexity of the reconstructions of `val` (M,3,H,W), and `val_rfd`, their Fréchet distance to the originals, if
+    `distance(made)` is given, which measures it; writes the first 16 to `sheet`, below the originals."""
     device = next(vqgan.parameters()).device
     with evaluating(vqgan):
         tokens = torch.cat([vqgan.encode(x.to(device)) for x in val.split(64)])
         made = torch.cat([vqgan.decode(t) for t in tokens.split(64)]).cpu()
     save_sheet([val[:16], made[:16]], sheet)
-    return dict(val_psnr=psnr(made, val), val_l1=F.l1_loss(made, val).item(), val_perplexity=perplexity(tokens.cpu(), vqgan.config.codebook_size))
+    found = dict(val_psnr=psnr(made, val), val_l1=F.l1_loss(made, val).item(), val_perplexity=perplexity(tokens.cpu(), vqgan.config.codebook_size))
+    return found if distance is None else found | dict(val_rfd=distance(made))
 
-# %% ../nbs/09_training.ipynb #09-062
+# %% ../nbs/09_training.ipynb #09-066
 class VQGANState:
     "What a checkpoint of the first stage holds beside the models: the averaged weights, and the running `usage` of the codes."
     def __init__(self, ema: AveragedModel, quantizer: VectorQuantizer): self.ema, self.quantizer = ema, quantizer
@@ -330,15 +391,16 @@ class VQGANState:
         self.quantizer.usage.copy_(state.pop("usage", self.quantizer.usage))
         self.ema.load_state_dict(state)
 
-# %% ../nbs/09_training.ipynb #09-065
-def fit_vqgan(model: VQGAN, images: Dataset, out: str | Path, config: TrainConfig = TrainConfig(), loss: VQGANLoss = VQGANLoss(),
-              val: Tensor | None = None, resume: bool = True, cpu: bool = False, decoder_only: bool = False) -> list[dict]:
+# %% ../nbs/09_training.ipynb #09-069
+def fit_vqgan(model: VQGAN, images: Dataset | ShardStream, out: str | Path, config: TrainConfig = TrainConfig(), loss: VQGANLoss = VQGANLoss(),
+              val: Tensor | None = None, resume: bool = True, cpu: bool = False, decoder_only: bool = False,
+              distance: Callable | None = None) -> list[dict]:
     """Train the first stage on `images`, a dataset of (3,H,W) in [-1,1]; returns the rows of `out/log.jsonl`.
 
     `decoder_only` leaves encoder and codes, and with them every token, as they are: a second stage trained on them still fits.
     `out` receives checkpoints, `log.jsonl`, sheets of reconstructions of `val` (M,3,H,W) and at the end `vqgan.safetensors`
-    (the averaged weights, which `model` then has too); `out/best` those with the lowest `val_l1`. An interrupted run continues
-    from its newest checkpoint.
+    (the averaged weights, which `model` then has too); `out/best` those with the lowest `val_l1`. `distance` is that of
+    `validate_vqgan`. An interrupted run continues from its newest checkpoint.
     """
     out, accelerator = start_run(out, config, cpu)
     for part in (model.encoder, model.quantizer): part.requires_grad_(not decoder_only)
@@ -374,11 +436,11 @@ def fit_vqgan(model: VQGAN, images: Dataset, out: str | Path, config: TrainConfi
         return dict(loss=metrics["l1"] + rec.vq_loss.detach(), **metrics, vq=rec.vq_loss.detach())
 
     def on_step() -> dict:
-        ema.update_parameters(accelerator.unwrap_model(model))
+        update_ema(ema, accelerator.unwrap_model(model))
         return dict(lr=updates[1][0].get_last_lr()[0])
 
     def validate(step: int) -> dict:
-        return {} if val is None else validate_vqgan(ema.module, val, out / "samples" / f"{step:08d}.png")
+        return {} if val is None else validate_vqgan(ema.module, val, out / "samples" / f"{step:08d}.png", distance)
 
     def save(folder: Path) -> None:
         folder.mkdir(exist_ok=True)
@@ -389,16 +451,17 @@ def fit_vqgan(model: VQGAN, images: Dataset, out: str | Path, config: TrainConfi
     accelerator.unwrap_model(model, keep_fp32_wrapper=False).requires_grad_(True).load_state_dict(ema.module.state_dict())
     return rows
 
-# %% ../nbs/09_training.ipynb #09-072
+# %% ../nbs/09_training.ipynb #09-076
 @torch.no_grad()
 def tokenize(vqgan: VQGAN, images: Dataset, batch_size: int = 64, progress: bool = True) -> Tensor:
     "The tokens (M,N) of a dataset of images, as int16 to keep them small; computed once, since the VQGAN stays fixed."
     device = next(vqgan.parameters()).device
     with evaluating(vqgan):
-        batches = tqdm(DataLoader(images, batch_size), desc="tokens", leave=False, disable=not progress)
+        loader = DataLoader(images, batch_size, generator=torch.Generator())  # of its own: a run must not depend on whether it had to do this
+        batches = tqdm(loader, desc="tokens", leave=False, disable=not progress)
         return torch.cat([vqgan.encode(x.to(device)).short().cpu() for x in batches])
 
-# %% ../nbs/09_training.ipynb #09-075
+# %% ../nbs/09_training.ipynb #09-079
 def fingerprint(data: nn.Module | Mapping | Dataset | Tensor) -> str:
     """Twelve hexadecimal digits of SHA-256: of a module, a state or a tensor over names, types, shapes and values; of a folder over file
     names, sizes and times; of another data set over all images."""
@@ -432,7 +495,7 @@ def cached_tokens(vqgan: VQGAN, images: Dataset, folder: Path, accelerator: Acce
     accelerator.wait_for_everyone()
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
-# %% ../nbs/09_training.ipynb #09-078
+# %% ../nbs/09_training.ipynb #09-082
 def truncated_normal(u: float, mean: float = 0.55, deviation: float = 0.25) -> float:
     "u in [0,1] to a share in [0.5,1] whose distribution is a normal cut off there (Li et al. 2023, MAGE)."
     normal = statistics.NormalDist(mean, deviation)
@@ -455,7 +518,7 @@ def training_masks(batch: int, grid: int, image_size: int, schedule: str | Calla
     if holes: candidates[:holes] = hole_to_mask(random_holes(holes, image_size, generator), grid)
     return random_mask(ratio, candidates=candidates, generator=generator)
 
-# %% ../nbs/09_training.ipynb #09-083
+# %% ../nbs/09_training.ipynb #09-087
 @torch.no_grad()
 def masked_losses(transformer: BidirectionalTransformer, tokens: Tensor, mask: Tensor) -> Tensor:
     "Sum of the cross-entropies in nats over the masked tokens of each image: (B,)."
@@ -481,13 +544,14 @@ def validate_maskgit(model: MaskGIT, val: Tensor, tokens: Tensor, schedule: str,
     save_sheet([val[:16].masked_fill(holes, 0.0), mended, val[:16]], sheet)
     return found
 
-# %% ../nbs/09_training.ipynb #09-087
-def fit_maskgit(model: MaskGIT, images: Dataset, out: str | Path, config: TrainConfig = TrainConfig(), schedule: str | Callable = "cosine",
+# %% ../nbs/09_training.ipynb #09-091
+def fit_maskgit(model: MaskGIT, images: Dataset | ShardStream, out: str | Path, config: TrainConfig = TrainConfig(), schedule: str | Callable = "cosine",
                 hole_share: float = 0.5, label_smoothing: float = 0.1, loss_on: str = "masked", val: Tensor | None = None, resume: bool = True,
-                cpu: bool = False) -> list[dict]:
+                cpu: bool = False, cache: bool = True) -> list[dict]:
     """Train the second stage, `model.transformer`, on the tokens of `images` (M,3,H,W); returns the rows of `out/log.jsonl`.
 
-    Masks are `training_masks`. `loss_on` "all" counts known tokens as well. `out` receives the tokens (`cached_tokens`),
+    Masks are `training_masks`. `loss_on` "all" counts known tokens as well. `out` receives the tokens (`cached_tokens`; without
+    `cache`, or for a `ShardStream`, each batch is encoded when its turn comes),
     checkpoints, `log.jsonl`, sheets of mended `val` images and at the end both stages' weights (the transformer's averaged, which
     `model` then has too); `out/best` those with the lowest `val_holes`. Validation is that of `validate_maskgit`. An
     interrupted run continues from its newest checkpoint. ValueError for another `loss_on`.
@@ -496,7 +560,7 @@ def fit_maskgit(model: MaskGIT, images: Dataset, out: str | Path, config: TrainC
     out, accelerator = start_run(out, config, cpu)
     vqgan = model.vqgan.to(accelerator.device)
     grid, size = vqgan.config.grid, vqgan.config.image_size
-    tokens = cached_tokens(vqgan, images, out, accelerator, config.progress)
+    data = cached_tokens(vqgan, images, out, accelerator, config.progress) if cache and not isinstance(images, ShardStream) else images
     val_tokens = None if val is None else tokenize(vqgan, val, progress=False).long().to(accelerator.device)
     transformer = model.transformer
     ema = make_ema(transformer, config.ema)
@@ -509,7 +573,7 @@ def fit_maskgit(model: MaskGIT, images: Dataset, out: str | Path, config: TrainC
     def micro_step(batch: Tensor, step: int, rows: slice, generator: torch.Generator) -> dict:
         nonlocal masks
         if rows.start < config.batch_size: masks = training_masks(config.accumulate * config.batch_size, grid, size, schedule, hole_share, generator)  # of the whole step
-        target, mask = batch.long(), masks[rows].to(batch.device)
+        target, mask = vqgan.encode(batch) if batch.is_floating_point() else batch.long(), masks[rows].to(batch.device)
         counted = mask if loss_on == "masked" else torch.ones_like(mask)
         share = counted.sum() / (masks.sum() if loss_on == "masked" else masks.numel())  # of all tokens that count in this step
         with accelerator.accumulate(transformer):
@@ -521,14 +585,15 @@ def fit_maskgit(model: MaskGIT, images: Dataset, out: str | Path, config: TrainC
         return dict(loss=loss.detach())
 
     def on_step() -> dict:
-        ema.update_parameters(accelerator.unwrap_model(transformer))
+        update_ema(ema, accelerator.unwrap_model(transformer))
         return dict(lr=updates[1][0].get_last_lr()[0])
 
     def validate(step: int) -> dict:
         return {} if val is None else validate_maskgit(averaged, val, val_tokens, "cosine", out / "samples" / f"{step:08d}.png")
 
-    rows = run_steps(accelerator, micro_step, tokens, config, out, on_step, validate, resume, "val_holes", averaged.save_pretrained)
+    rows = run_steps(accelerator, micro_step, data, config, out, on_step, validate, resume, "val_holes", averaged.save_pretrained)
     if accelerator.is_main_process: averaged.save_pretrained(out)
-    accelerator.unwrap_model(transformer, keep_fp32_wrapper=False).load_state_dict(ema.module.state_dict())
+    if accelerator.distributed_type == DistributedType.FSDP: model.transformer = ema.module  # the one trained is in pieces
+    else: accelerator.unwrap_model(transformer, keep_fp32_wrapper=False).load_state_dict(ema.module.state_dict())
     model.eval()
     return rows

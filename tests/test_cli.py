@@ -7,8 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from maskgit_nb import cli
 from maskgit_nb.cli import main
-from maskgit_nb.images import find_split, random_holes
+from maskgit_nb.images import drawn_cats, find_split, random_holes, to_picture
+from maskgit_nb.training import RunLog
+from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
 
 SIZE = 16
 
@@ -180,6 +183,42 @@ def test_train_both_stages_then_mend_from_the_command_line(tmp_path):
     assert run(tmp_path / "t", tmp_path / "picture.png", tmp_path / "mask.png", tmp_path / "out", "--steps", "2") == 0
     row = json.loads((tmp_path / "t" / "runs.jsonl").read_text())
     assert row["command"].startswith("maskgit-nb --device cpu train --vqgan") and row["seed"] == 0
+
+
+def test_train_and_mend_on_a_folder_of_ones_own(tmp_path, capsys):
+    own = tmp_path / "own" / "sub"
+    own.mkdir(parents=True)
+    modes = [("L", "png"), ("RGB", "jpg"), ("CMYK", "jpg"), ("RGBA", "webp"), ("P", "gif"), ("1", "bmp")]
+    for i, (mode, kind) in enumerate(modes): to_picture(drawn_cats(1, seed=i)[0]).resize((50 + 37 * i, 300 - 40 * i)).convert(mode).save(own / f"{i}.{kind}")
+    (own / "damaged.jpg").write_bytes((own / "1.jpg").read_bytes()[:300])
+    (own / "notes.txt").write_text("no picture")
+    options = ["--data", str(own.parent), "--val", str(own.parent), "--preset", "tiny", "--steps", "2", "--batch-size", "3", "--tracker", "none"]
+    assert main(["--device", "cpu", "train-vqgan", *options, "--out", str(tmp_path / "v"), "--rfd", "lite0"]) == 0
+    assert "left out: cannot read" in (error := capsys.readouterr().err) and "damaged.jpg" in error
+    found = [row for row in RunLog.read(tmp_path / "v") if "val_psnr" in row]
+    assert found and all(row["val_rfd"] > 0 for row in found)
+    assert main(["--device", "cpu", "train", "--vqgan", str(tmp_path / "v"), *options, "--out", str(tmp_path / "t")]) == 0
+    Image.new("RGB", (90, 40), "teal").save(tmp_path / "picture.png")
+    for size, status in (((90, 40), 0), ((64, 64), 0), ((70, 40), 1)):
+        mask = Image.new("L", size, 255)
+        mask.putpixel((size[0] // 2, size[1] // 2), 0)
+        mask.save(tmp_path / "mask.png")
+        assert run(tmp_path / "t", tmp_path / "picture.png", tmp_path / "mask.png", tmp_path / "out", "--steps", "2", "--resize") == status
+        if status: assert "the mask for" in capsys.readouterr().err
+        else: assert 0 < (pixels(tmp_path / "out" / "picture.png") != (0, 128, 128)).any(-1).sum() <= 4
+    for path in own.iterdir():
+        if path.name != "damaged.jpg": path.unlink()
+    assert main(["--device", "cpu", "train-vqgan", *options, "--out", str(tmp_path / "w")]) == 1
+    assert "can be read" in capsys.readouterr().err and not (tmp_path / "w").exists()
+
+
+def test_the_lab_preset_masks_half_of_all_tokens(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(cli, "fit_maskgit", lambda *args, schedule, hole_share, **options: seen.append((schedule, hole_share)))
+    monkeypatch.setattr(cli, "BidirectionalTransformer", lambda *args: BidirectionalTransformer(TransformerConfig.preset("tiny")))
+    for options in (["--preset", "lab"], ["--preset", "small"], ["--preset", "lab", "--schedule", "linear"]):
+        assert main(["train", "--data", "drawn:1", "--out", str(tmp_path), *options]) == 0
+    assert seen == [("constant", 0.0), ("cosine", 0.5), ("linear", 0.0)]
 
 
 def test_train_on_what_is_not_there(tmp_path, capsys):

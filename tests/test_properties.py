@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from maskgit_nb.attention import MultiHeadAttention
 from maskgit_nb.decoding import CONFIDENCES, ORDERS, decode, filter_logits, halton_order, sample_tokens
 from maskgit_nb.images import find_pictures, find_split, load_hole, load_image, to_picture, to_tensor, to_uint8
-from maskgit_nb.inpainting import MaskGIT, composite, hole_to_mask, smooth_fill, visible_evidence
+from maskgit_nb.inpainting import MaskGIT, composite, hole_to_mask, poisson_blend, smooth_fill, visible_evidence
 from maskgit_nb.masking import keep_lowest, mvtm_loss, random_mask
 from maskgit_nb.schedules import SCHEDULES, mask_counts
 from maskgit_nb.training import EndlessBatches
@@ -239,7 +239,7 @@ def drawn_holes(shares: list[float], size: int, seed: int) -> Tensor:
 shares = st.lists(st.sampled_from([0.0, 0.01, 0.1, 1.0]), min_size=1, max_size=4)
 choices = st.fixed_dictionaries(dict(steps=st.integers(1, 6), schedule=st.sampled_from(sorted(SCHEDULES)), order=st.sampled_from(ORDERS),
                                      temperature=st.sampled_from([0.0, 4.5]), dilate=st.integers(0, 2), evidence=st.sampled_from([0.0, 60.0]),
-                                     composite=st.booleans()))
+                                     composite=st.booleans(), blend=st.booleans()))
 
 
 @given(shares=shares, options=choices, seed=seeds)
@@ -265,8 +265,31 @@ def test_inpaint_keeps_known_pixels_and_known_tokens(maskgit, shares, options, s
     outside = ~holes.expand_as(images)
     if options["composite"]: assert same_bits(result.images[outside], images[outside])
     made = maskgit.vqgan.decode(result.tokens)
+    if options["composite"] and options["blend"]: made = poisson_blend(images, made, holes)
     assert same_bits(result.images[~outside], made[~outside])
     assert result.images.abs().max() <= 1
+
+
+@given(shares=shares, seed=seeds)
+def test_poisson_blend_corrects_by_no_more_than_it_saw(shares, seed):
+    holes, g = drawn_holes(shares, 16, seed), seeded(seed)
+    images, made = (torch.rand(len(shares), 3, 16, 16, generator=g) - 0.5 for _ in range(2))
+    blended = poisson_blend(images.masked_fill(holes, torch.inf), made, holes)
+    assert torch.equal(blended[~holes.expand_as(images)], images[~holes.expand_as(images)])
+    for x, y, z, hole in zip(images, made, blended, holes.expand_as(images), strict=True):
+        for channel in range(3):
+            outside, inside = (x - y)[channel][~hole[channel]], (z - y)[channel][hole[channel]]
+            if len(inside) and len(outside): assert outside.min() - 1e-5 <= inside.min() and inside.max() <= outside.max() + 1e-5
+            elif len(inside): assert inside.abs().max() == 0
+
+
+def test_poisson_blend_solves_laplaces_equation():
+    holes = torch.zeros(1, 1, 12, 12, dtype=torch.bool)
+    holes[..., 3:9, 2:10] = True
+    y, x = torch.meshgrid(torch.arange(12.0), torch.arange(12.0), indexing="ij")
+    harmonic = torch.stack([x / 12 - 0.5, (x * y - 36) / 80, (x * x - y * y) / 150]).unsqueeze(0)  # each the mean of its neighbours
+    blended = poisson_blend(harmonic, torch.zeros(1, 3, 12, 12), holes, rounds=400)
+    torch.testing.assert_close(blended, harmonic, atol=1e-3, rtol=0)
 
 
 @given(shares=shares, seed=seeds)

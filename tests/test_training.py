@@ -31,6 +31,7 @@ from maskgit_nb.training import (
     step_all,
     tokenize,
     training_masks,
+    update_ema,
     warmup_cosine,
 )
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
@@ -140,7 +141,7 @@ def test_ema_by_hand(decay):
     ema, expected = make_ema(model, decay), values[0]
     for n, value in enumerate(values):
         with torch.no_grad(): model.weight.copy_(value)
-        ema.update_parameters(model)
+        update_ema(ema, model)
         if n:  # the first update copies; after it the decay is min(decay, 2/11), then min(decay, 3/12)
             kept = min(decay, (1 + n) / (10 + n))
             expected = kept * expected + (1 - kept) * value
