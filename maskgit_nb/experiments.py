@@ -2,7 +2,7 @@
 
 # %% ../nbs/11_experiments.ipynb #11-002
 from __future__ import annotations
-import datetime, inspect, itertools, json, math, os, platform, statistics, time
+import datetime, inspect, itertools, json, math, operator, os, platform, statistics, time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['REPORT', 'NOT_COMPARABLE', 'LEVEL', 'GROUP', 'METRICS', 'REPORT_OPTIONS', 'LADDER', 'NOISE', 'EXPERIMENTS',
+__all__ = ['REPORT', 'NOT_COMPARABLE', 'LEVEL', 'GROUP', 'METRICS', 'REPORT_OPTIONS', 'RUNGS', 'LADDER', 'NOISE', 'EXPERIMENTS',
            'TRAIN_DEFAULTS', 'RESULTS', 'Measured', 'measured', 'p_value', 'differ', 'each', 'name_settings',
            'inpaint_defaults', 'split_options', 'append_row', 'identity', 'collect', 'device_name', 'Sweep', 'sweep',
            'newest', 'summarize', 'markdown_table', 'plot_settings', 'Study', 'find_study', 'train_briefly',
@@ -268,10 +268,9 @@ class Study:
 
 # %% ../nbs/11_experiments.ipynb #11-061
 REPORT_OPTIONS = dict(steps=7, schedule="cosine", temperature=4.5, order="confidence", confidence="prob", dilate=0, evidence=0.0, composite=False, blend=False)
-LADDER = {"the report's": REPORT_OPTIONS, "+ known pixels kept": REPORT_OPTIONS | dict(composite=True),
-          "+ noise on log p": REPORT_OPTIONS | dict(composite=True, confidence="logprob"),
-          "+ evidence": REPORT_OPTIONS | dict(composite=True, confidence="logprob", evidence=inpaint_defaults()["evidence"]),
-          "+ no seam": REPORT_OPTIONS | dict(composite=True, confidence="logprob", evidence=inpaint_defaults()["evidence"], blend=True), "ours": {}}
+RUNGS = {"the report's": REPORT_OPTIONS, "+ known pixels kept": dict(composite=True), "+ noise on log p": dict(confidence="logprob"),
+         "+ evidence": dict(evidence=inpaint_defaults()["evidence"]), "+ no seam": dict(blend=True)}
+LADDER = dict(zip(RUNGS, itertools.accumulate(RUNGS.values(), operator.or_))) | {"ours": {}}
 NOISE = {f"noise on {name}, T={T:g}": dict(order="confidence", confidence=form, temperature=T) for T in (1.0, 4.5) for name, form in (("log p", "logprob"), ("p", "prob"))}
 
 # %% ../nbs/11_experiments.ipynb #11-062

@@ -21,8 +21,8 @@ __all__ = ['COATS', 'PATTERNS', 'EYES', 'NOSES', 'WALLS', 'WHITE', 'PINK', 'INK'
            'side_of', 'overlap', 'wave', 'cover', 'paint', 'palette', 'cat_parameters', 'draw_wall', 'draw_coat',
            'draw_body', 'draw_ears', 'draw_head', 'draw_muzzle', 'draw_eyes', 'draw_whiskers', 'draw_group',
            'drawn_cats', 'check_share', 'random_holes', 'box_holes', 'half_holes', 'centre_holes', 'open_picture',
-           'load_image', 'load_hole', 'is_picture', 'find_pictures', 'ImageFolder', 'data_root', 'unzipped',
-           'find_split', 'is_header', 'read_gt_csv', 'download_cats']
+           'load_image', 'fit_picture', 'load_hole', 'crop_hole', 'is_picture', 'find_pictures', 'ImageFolder',
+           'data_root', 'unzipped', 'find_split', 'is_header', 'read_gt_csv', 'download_cats']
 
 # %% ../nbs/00_images.ipynb #00-007
 def to_tensor(picture: Image.Image) -> Tensor:
@@ -69,7 +69,7 @@ def show_images(images: Tensor | Sequence[Tensor], titles: Sequence[str] | None 
     if titles is not None and len(titles) not in (n, columns): raise ValueError(f"titles must be {n} or {columns} (images or columns); got {len(titles)}")
     if row_titles is not None and len(row_titles) != rows: raise ValueError(f"row_titles must be {rows}; got {len(row_titles)}")
     scale = scale or max(1, min(round(800 / columns / width), 256 // width))
-    titles = [textwrap.fill(str(title), max(8, width * scale // 7)) for title in titles or []]
+    titles = [textwrap.fill(str(title), max(8, width * scale // 7), break_long_words=False) for title in titles or []]
     head = max([15 * title.count("\n") + 20 for title in titles if title], default=1)
     margin = max([7 * len(title) + 12 for title in row_titles or []], default=1)
     heads = [head if row == 0 or len(titles) == n else 0 for row in range(rows)]
@@ -368,19 +368,23 @@ def open_picture(path: str | Path | BinaryIO) -> Image.Image:
 # %% ../nbs/00_images.ipynb #00-081
 def load_image(path: str | Path | BinaryIO, size: int | None = None) -> Tensor:
     "The picture in a file as an image (3,H,W) in [-1,1]; with `size`, its centred square resized to that many pixels."
-    picture = open_picture(path)
+    return fit_picture(open_picture(path), size)
+
+def fit_picture(picture: Image.Image, size: int | None = None) -> Tensor:
+    "A PIL picture as `load_image` gives it."
     if size is None or picture.size == (size, size): return to_tensor(picture)
     if picture.mode not in ("RGB", "RGBA"): picture = to_picture(to_tensor(picture))
     return to_tensor(square_crop(picture, size))
 
 # %% ../nbs/00_images.ipynb #00-083
-def load_hole(path: str | Path, invert: bool = False, size: int | None = None) -> Tensor:
+def load_hole(path: str | Path, invert: bool = False) -> Tensor:
     """The hole in a mask file: bool (1,H,W), True = missing. White is known and black is missing, as in the lab;
-    `invert` swaps them. Greys are cut at 128. With `size`, the centred square is resized to that many pixels, each of
-    which is missing if any part of it was."""
+    `invert` swaps them. Greys are cut at 128."""
     known = to_tensor(open_picture(path)).mean(0, keepdim=True) > 0
-    hole = known if invert else ~known
-    if size is None: return hole
+    return known if invert else ~known
+
+def crop_hole(hole: Tensor, size: int) -> Tensor:
+    "The centred square of a hole (1,H,W), resized to `size` pixels as `load_image` does with a picture. A pixel is missing if any part of it was."
     area = square_crop(Image.fromarray(hole[0].numpy().astype(np.float32)), size, Image.Resampling.BOX)
     return torch.tensor(np.asarray(area) > 0).unsqueeze(0)
 
@@ -408,7 +412,7 @@ class ImageFolder(Dataset):
     """The pictures in and below `folder` as images (3,size,size) in [-1,1], in order of path.
 
     Decoded once and kept as bytes (12 KB an image at 64x64). `flip` adds every picture's mirror image after all originals.
-    A damaged file raises a ValueError with its name when its turn comes, or is left out by `read_all`.
+    A damaged file raises a ValueError with its name when its turn comes, or is left out by `read`.
     """
     def __init__(self, folder: str | Path, size: int = 64, flip: bool = False):
         self.folder, self.paths, self.size, self.flip = folder, find_pictures(folder), size, flip
@@ -429,16 +433,18 @@ class ImageFolder(Dataset):
         self._pixels[i] = to_uint8(load_image(self.paths[i], self.size))
         self._decoded[i] = True
 
-    def read_all(self, progress: bool = True) -> list[str]:
-        "Decode every picture now and leave out the damaged ones; returns what is wrong with each. ValueError if none is left."
-        faults = {}
+    def read(self, most: int | None = None, progress: bool = True) -> list[str]:
+        """Decode all pictures now, or the first `most` that are whole, and leave out all others; returns what is wrong with each
+        damaged one. ValueError if none is left."""
+        good, faults = [], []
         for i in tqdm(range(len(self.paths)), desc="reading", unit="image", leave=False, disable=not progress):
+            if len(good) == most: break
             try: self._decode(i)
-            except ValueError as error: faults[i] = str(error)
-        good = [i for i in range(len(self.paths)) if i not in faults]
-        if not good: raise ValueError(f"no picture in {self.folder} can be read; {next(iter(faults.values()))}")
-        if faults: self.paths, self._pixels, self._decoded = [self.paths[i] for i in good], self._pixels[good], self._decoded[good]
-        return list(faults.values())
+            except ValueError as error: faults.append(str(error))
+            else: good.append(i)
+        if not good: raise ValueError(f"no picture in {self.folder} can be read; {faults[0]}")
+        self.paths, self._pixels, self._decoded = [self.paths[i] for i in good], self._pixels[good], self._decoded[good]
+        return faults
 
 # %% ../nbs/00_images.ipynb #00-092
 def data_root() -> Path:

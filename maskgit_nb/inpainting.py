@@ -131,8 +131,10 @@ class MaskGIT(TwoStages):
         """Mend `holes` (B,1,H,W; bool, True = missing) in `images` (B,3,H,W; in [-1,1]; what they hold inside the hole is not used).
 
         `steps`, `schedule`, `temperature`, `order` and further `options` are those of `decode`, `dilate` that of
-        `hole_to_mask`, `evidence` the weight of `visible_evidence` (0: half-seen tokens count as unseen). With `composite` the known pixels of the
-        result are the given ones, bit for bit, and with `blend` the hole meets them without a seam (`poisson_blend`). `frames` keeps every `Step`. A hole over the whole image generates; no hole at all returns the image. ValueError on shapes or options.
+        `hole_to_mask`, `evidence` the weight of `visible_evidence` (0: half-seen tokens count as unseen). With `composite` the
+        known pixels of the result are the given ones, bit for bit, and with `blend` the hole meets them without a seam
+        (`poisson_blend`). `frames` keeps every `Step`. A hole over the whole image generates; no hole at all returns the image.
+        ValueError on shapes or options.
         """
         check_inputs(images, holes, self.vqgan.config.image_size)
         images, holes, trace = images.to(self.device), holes.to(self.device), []

@@ -180,13 +180,12 @@ class ShardStream:
 
     def batches(self, batch_size: int, seed: int = 0, rows: slice = slice(None)) -> Iterator[Tensor]:
         "The `rows` of batches (batch_size,3,size,size), from where the stream is. Only those rows are decoded."
-        wds, batch, first, last = webdataset(), [], rows.start or 0, batch_size if rows.stop is None else rows.stop
-        place = 0
+        wds, wanted, batch, place = webdataset(), range(batch_size)[rows], [], 0
         while True:
             rng = random.Random(seed * 1_000_003 + self.epoch)
             order = wds.SimpleShardList(rng.sample(self.shards, len(self.shards)))
             for sample in islice(wds.DataPipeline(order, wds.tarfile_to_samples(), wds.shuffle(self.buffer, initial=self.buffer, rng=rng)), self.taken, None):
-                if first <= place < last: batch.append(self.picture(sample))
+                if place in wanted: batch.append(self.picture(sample))
                 self.taken, place = self.taken + 1, place + 1
                 if place == batch_size:
                     yield torch.stack(batch)
@@ -281,8 +280,8 @@ def run_steps(accelerator: Accelerator, micro_step: Callable, data: Dataset | Sh
     returns numbers to log, `on_step()` follows every optimiser step and returns more, `validate(step)` returns floats, of
     which a new lowest `best_by` calls `save_best(folder)`. Returns the log's rows.
 
-    Batches and random draws depend on (seed, step) alone; a `ShardStream` is read on from where its state is. With `resume` the newest checkpoint in `out` is loaded first; without,
-    the checkpoints in `out` are removed. SIGTERM: saves a checkpoint, then SystemExit. FloatingPointError if the loss is not
+    Batches and random draws depend on (seed, step) alone; a `ShardStream` is read on from where its state is. With `resume` the
+    newest checkpoint in `out` is loaded first; without, the checkpoints in `out` are removed. SIGTERM: saves a checkpoint, then SystemExit. FloatingPointError if the loss is not
     finite when it is to be logged or saved. ValueError if the processes cannot share a batch equally.
     """
     share, remainder = divmod(config.batch_size, accelerator.num_processes)
@@ -550,9 +549,8 @@ def fit_maskgit(model: MaskGIT, images: Dataset | ShardStream, out: str | Path, 
                 cpu: bool = False, cache: bool = True) -> list[dict]:
     """Train the second stage, `model.transformer`, on the tokens of `images` (M,3,H,W); returns the rows of `out/log.jsonl`.
 
-    Masks are `training_masks`. `loss_on` "all" counts known tokens as well. `out` receives the tokens (`cached_tokens`; without
-    `cache`, or for a `ShardStream`, each batch is encoded when its turn comes),
-    checkpoints, `log.jsonl`, sheets of mended `val` images and at the end both stages' weights (the transformer's averaged, which
+    Masks are `training_masks`. `loss_on` "all" counts known tokens as well. `out` receives the tokens (`cached_tokens`;
+    without `cache`, or for a `ShardStream`, each batch is encoded when its turn comes), checkpoints, `log.jsonl`, sheets of mended `val` images and at the end both stages' weights (the transformer's averaged, which
     `model` then has too); `out/best` those with the lowest `val_holes`. Validation is that of `validate_maskgit`. An
     interrupted run continues from its newest checkpoint. ValueError for another `loss_on`.
     """

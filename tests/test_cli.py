@@ -1,4 +1,5 @@
 "The command line on a tiny model: what it writes, and one clear line for every kind of bad input."
+import inspect
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image
 from maskgit_nb import cli
 from maskgit_nb.cli import main
 from maskgit_nb.images import drawn_cats, find_split, random_holes, to_picture
-from maskgit_nb.training import RunLog
+from maskgit_nb.training import RunLog, fit_maskgit
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
 
 SIZE = 16
@@ -214,7 +215,11 @@ def test_train_and_mend_on_a_folder_of_ones_own(tmp_path, capsys):
 
 def test_the_lab_preset_masks_half_of_all_tokens(monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(cli, "fit_maskgit", lambda *args, schedule, hole_share, **options: seen.append((schedule, hole_share)))
+    def fit(*args, **options):
+        called = inspect.signature(fit_maskgit).bind(*args, **options)
+        called.apply_defaults()
+        seen.append((called.arguments["schedule"], called.arguments["hole_share"]))
+    monkeypatch.setattr(cli, "fit_maskgit", fit)
     monkeypatch.setattr(cli, "BidirectionalTransformer", lambda *args: BidirectionalTransformer(TransformerConfig.preset("tiny")))
     for options in (["--preset", "lab"], ["--preset", "small"], ["--preset", "lab", "--schedule", "linear"]):
         assert main(["train", "--data", "drawn:1", "--out", str(tmp_path), *options]) == 0
