@@ -1,11 +1,12 @@
-# make lab: JupyterLab at the first notebook. make test: every test. make demo: mended cats in demo/. All set up .venv first.
+# make lab: JupyterLab at the first notebook. make test: every test. make demo: mended cats in demo/. make site: the course as pages in
+# site/. make student: the lessons without solutions in student/; make course: an nbgrader course in course/. All set up .venv first.
 PYTHON ?= python3
 PORT ?= 8888
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb))
 ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: lab test demo notebooks export readme clean
+.PHONY: lab test demo site student course notebooks export readme clean
 
 lab: .venv/ready
 	@$(BIN)/python -c "import socket; socket.socket().bind(('127.0.0.1', $(PORT)))" 2>/dev/null || { echo "port $(PORT) is busy: make lab PORT=$$(($(PORT) + 1))"; exit 1; }
@@ -19,10 +20,19 @@ test: .venv/ready
 demo: .venv/ready
 	@$(BIN)/maskgit-nb demo --out demo
 
+site: .venv/ready
+	@$(BIN)/python .ci/site/build.py
+
+student: .venv/ready
+	@$(BIN)/python .ci/student.py --out student $(NOTEBOOKS)
+
+course: .venv/ready
+	@$(BIN)/python .ci/student.py --out student --course course $(NOTEBOOKS)
+
 # Re-run all notebooks in order and leave them as they are committed: with outputs, without ids and widget state.
 notebooks: .venv/ready
-	@$(BIN)/maskgit-nb demo --out demo && mkdir -p nbs/figures && cp demo/steps.png nbs/figures/mended.png
-	@for notebook in $(NOTEBOOKS); do echo "running $$notebook"; $(BIN)/jupyter execute --inplace $$notebook || exit 1; done
+	@$(BIN)/maskgit-nb demo --out demo && mkdir -p nbs/figures && cp demo/film.png nbs/figures/mended.png
+	@$(BIN)/python .ci/run_notebooks.py $(NOTEBOOKS)
 	@$(MAKE) --no-print-directory export
 
 export: .venv/ready
@@ -43,4 +53,4 @@ readme: .venv/ready
 	@touch .venv/ready
 
 clean:
-	rm -rf .venv demo build dist *.egg-info
+	rm -rf .venv demo site student course build dist *.egg-info

@@ -7,9 +7,9 @@ from setuptools import setup
 parser = ConfigParser(delimiters=["="])
 parser.read(Path(__file__).parent / "settings.ini", encoding="utf-8")
 settings = parser["DEFAULT"]
-requirements = {key: settings[key].split() for key in ("requirements", "notebook_requirements", "perceptual_requirements",
-                                                       "fid_requirements", "data_requirements", "shards_requirements", "dev_requirements")}
-notebook = requirements["notebook_requirements"]
+EXTRAS = "notebook", "perceptual", "fid", "data", "shards", "colab", "teaching", "site", "browser"
+extras = {name: settings[f"{name}_requirements"].split() for name in EXTRAS}
+tested = "notebook", "fid", "shards", "teaching", "site", "browser"
 
 setup(
     name=settings["lib_name"],
@@ -23,16 +23,9 @@ setup(
     license="Apache-2.0",
     keywords=settings["keywords"],
     packages=["maskgit_nb"],
-    package_data={"maskgit_nb": ["weights/*/*"]},
+    package_data={"maskgit_nb": ["weights/*/*", "static/*"]},
     python_requires=">=" + settings["min_python"],
-    install_requires=requirements["requirements"],
-    extras_require={
-        "notebooks": notebook,
-        "perceptual": requirements["perceptual_requirements"],
-        "fid": requirements["fid_requirements"],
-        "data": requirements["data_requirements"],
-        "shards": requirements["shards_requirements"],
-        "dev": notebook + requirements["fid_requirements"] + requirements["shards_requirements"] + requirements["dev_requirements"],
-    },
+    install_requires=settings["requirements"].split(),
+    extras_require=extras | {"notebooks": extras["notebook"], "dev": sum((extras[name] for name in tested), settings["dev_requirements"].split())},
     entry_points={"console_scripts": ["maskgit-nb = maskgit_nb.cli:main"]},
 )

@@ -1,4 +1,4 @@
-"""Leave notebooks as they are committed: no widget views or state, which differ at every run; pictures with a palette of 128 colours.
+"""Leave notebooks as they are committed: of a widget its still picture only, since views and state differ at every run; pictures with a palette of 128 colours.
 
 usage: tidy_notebooks.py NOTEBOOK...
 """
@@ -27,8 +27,9 @@ for path in sys.argv[1:]:
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type != "code": continue
-        cell.outputs = [output for output in cell.outputs if VIEW not in output.get("data", {})]
+        cell.outputs = [output for output in cell.outputs if VIEW not in output.get("data", {}) or "image/png" in output.data]
         for output in cell.outputs:
+            output.get("data", {}).pop(VIEW, None)
             if "image/png" in output.get("data", {}): output.data["image/png"] = with_palette(output.data["image/png"]).strip()
     with open(path, "w", encoding="utf-8") as file:
         file.write(nbformat.writes(notebook, indent=1, ensure_ascii=False) + "\n")

@@ -1,5 +1,6 @@
 "What the tests share: a tiny untrained model whose forward pass takes milliseconds, and the real cats where there are any."
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,27 @@ def make_maskgit():
 def maskgit() -> MaskGIT:
     "The tiny MaskGIT for tests that only use it."
     return tiny_maskgit().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    "A Chromium: of the system, or Playwright's own. Closed with each module, since its event loop would keep others from running theirs."
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no browser tests: pip install playwright")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with sync_api.sync_playwright() as playwright:
+        try: chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        except sync_api.Error as error:
+            pytest.skip(f"no browser: apt install chromium, or playwright install chromium ({str(error).splitlines()[0]})")
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "Where screenshots are kept: the folder that MASKGIT_NB_SHOTS names, or pytest's own."
+    folder = Path(os.environ.get("MASKGIT_NB_SHOTS") or tmp_path_factory.mktemp("shots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

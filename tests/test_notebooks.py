@@ -1,15 +1,20 @@
 "Every notebook runs from its first cell to its last under nbdev_test, and what is committed is what the commands write."
+import configparser
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
+LESSONS = [path for path in NOTEBOOKS if path.stem != "index"]
 BIN = Path(sys.executable).parent
 
 
@@ -62,3 +67,36 @@ def test_notebook_is_committed_with_outputs_and_small(notebook: Path):
     assert not errors
     assert notebook.stem == "index" or any(cell["outputs"] for cell in cells), "run: make notebooks"
     assert notebook.stat().st_size <= 300_000
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
+def test_lesson_says_how_long_it_takes(lesson: Path):
+    recorded = json.loads((ROOT / "nbs" / "results" / "run_times.json").read_text())[lesson.stem]
+    first = "".join(json.loads(lesson.read_text())["cells"][0]["source"])
+    assert f"Time: {recorded['cpu']:.0f} s on {recorded['cores']} CPU cores; on one GPU: " in first, "run: make notebooks"
+    assert "You will be able to" in first and "Needed: " in first
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
+def test_first_cell_sets_colab_up(lesson: Path, monkeypatch: pytest.MonkeyPatch):
+    "With a stand-in for google.colab the cell fetches this version and installs what the lessons import; without, it does nothing."
+    settings = configparser.ConfigParser(delimiters=["="])
+    settings.read(ROOT / "settings.ini")
+    source = "".join(next(cell for cell in json.loads(lesson.read_text())["cells"] if cell["cell_type"] == "code")["source"])
+    shell, asked = InteractiveShell(), []
+    monkeypatch.setattr(shell, "system", lambda command: asked.append(command))
+    monkeypatch.setattr(shell, "run_line_magic", lambda name, line, **_: asked.append(f"%{name} {line}"))
+    monkeypatch.setattr("IPython.core.interactiveshell.InteractiveShell._instance", None)
+    shell.run_cell(source).raise_error()
+    assert asked == []
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    shell.run_cell(source).raise_error()
+    clone, install, move = asked
+    assert f"--branch v{settings['DEFAULT']['version']} {settings['DEFAULT']['git_url']} /content/maskgit_nb" in clone
+    assert install == '%pip install --quiet "/content/maskgit_nb[colab]"' and move == "%cd -q /content/maskgit_nb/nbs"
+    outside = {"torch", "torchvision", "matplotlib", "numpy", "scipy", "PIL", "accelerate", "tqdm", "safetensors", "pytorch_fid", "ipywidgets", "IPython"}
+    known = {"fastcore": "fastcore", "skimage": "scikit-image", "anywidget": "anywidget", "cv2": "opencv-python-headless"}
+    code = "\n".join("".join(cell["source"]) for cell in json.loads(lesson.read_text())["cells"] if cell["cell_type"] == "code")
+    imported = {name for name in re.findall(r"^(?:from|import) (\w+)", code, re.M)} - set(sys.stdlib_module_names) - outside - {"maskgit_nb"}
+    extras = settings["DEFAULT"]["colab_requirements"]
+    assert all(known.get(name, name) in extras for name in imported), imported

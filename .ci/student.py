@@ -1,0 +1,109 @@
+"""Write the lessons without their solutions, and on request a course that nbgrader can grade.
+
+usage: student.py [--out DIR] [--course DIR] NOTEBOOK...
+
+In a lesson an exercise is two code cells, told by their first lines (nbdev_clean keeps comments, but no cell metadata):
+
+    #| exercise: 1            what the learner writes, the solution between ### BEGIN SOLUTION and ### END SOLUTION
+    #| check: 1 points=2      what tests it; an AssertionError says in words what is wrong
+"""
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from nbgrader.preprocessors import CheckCellMetadata, ClearOutput, ClearSolutions, ComputeChecksums, LockCells
+from traitlets.config import Config
+
+DIRECTIVE = re.compile(r"#\| (exercise|check): (\w+)(?: points=(\d+))?\s*(?:\n|$)")
+STUB = "# your code here\nraise NotImplementedError()"
+CONFIG = Config(ClearSolutions={"code_stub": {"python": STUB}})
+INTRO = """\
+**Student edition.** The exercises are at the end. Write your code where it says `# your code here`,
+then run the check below it: it prints nothing or a few numbers if all is well, and says what is wrong if not. A check that has nothing to check says so,
+so that "Run All" gets to the end; `%env MASKGIT_NB_STRICT=1` in a cell makes it an error."""
+SETTINGS = '''\
+# Leave this cell as it is: a check of an exercise that is not filled in prints a line here, and is an error only when graded.
+import os
+
+def not_filled_in(error, number):
+    if error.args or os.environ.keys() & {"NBGRADER_EXECUTION", "MASKGIT_NB_STRICT"}: raise error
+    print(f"exercise {number} is not filled in yet")
+
+def forgive(lines):
+    if not lines or not lines[0].startswith("#| check:"): return lines
+    number = lines[0].split()[2]
+    return ["try:\\n", *("    " + line for line in lines), f"\\nexcept NotImplementedError as error: not_filled_in(error, '{number}')\\n"]
+
+get_ipython().input_transformers_post[:] = [forgive]'''
+COURSE_CONFIG = f'''\
+c = get_config()  # noqa: F821
+c.CourseDirectory.course_id = "maskgit_nb"
+c.ClearSolutions.code_stub = {{"python": {STUB!r}}}
+c.ExecutePreprocessor.timeout = 120
+'''
+
+
+def directive(cell: NotebookNode) -> tuple[str, str, int] | None:
+    "(exercise or check, its number, its points) of a cell's first line, or None."
+    found = DIRECTIVE.match(cell.source) if cell.cell_type == "code" else None
+    return (found[1], found[2], int(found[3] or 1)) if found else None
+
+
+def graded(notebook: NotebookNode) -> NotebookNode:
+    "A copy with nbgrader's metadata in every exercise and check, and the cells that a student edition starts with. ValueError unless they come in pairs."
+    notebook = nbformat.from_dict(notebook)
+    open_exercise = None
+    for cell in notebook.cells:
+        kind, number, points = directive(cell) or (None, None, None)
+        if kind is None: continue
+        if (kind == "check") != (open_exercise == number): raise ValueError(f"every exercise needs its check right after it; look at {kind} {number}")
+        open_exercise = number if kind == "exercise" else None
+        state = {"grade": kind == "check", "solution": kind == "exercise", "locked": kind == "check", "task": False,
+                 "grade_id": f"{kind}-{number}", "schema_version": 3}
+        cell.metadata["nbgrader"] = state | ({"points": points} if kind == "check" else {})
+    if open_exercise: raise ValueError(f"exercise {open_exercise} has no check")
+    settings = nbformat.v4.new_code_cell(SETTINGS, id="settings", metadata={"nbgrader": {
+        "grade": False, "solution": False, "locked": True, "task": False, "grade_id": "settings", "schema_version": 3}})
+    notebook.cells[1:1] = [nbformat.v4.new_markdown_cell(INTRO, id="student-edition"), settings]
+    return notebook
+
+
+def student_edition(notebook: NotebookNode) -> NotebookNode:
+    "The lesson as nbgrader would release it: solutions and outputs removed, checks locked."
+    notebook, resources = graded(notebook), {}
+    for preprocessor in (LockCells, ClearSolutions, ClearOutput, CheckCellMetadata, ComputeChecksums):
+        notebook, resources = preprocessor(config=CONFIG).preprocess(notebook, resources)
+    return notebook
+
+
+def write_course(folder: Path, names: list[str], notebooks: list[NotebookNode]) -> None:
+    "An nbgrader course: each lesson an assignment in source/, and from it release/ and gradebook.db, made by nbgrader itself."
+    folder.mkdir(parents=True, exist_ok=True)
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}  # nbgrader calls alembic by name
+    (folder / "nbgrader_config.py").write_text(COURSE_CONFIG, encoding="utf-8")
+    for name, notebook in zip(names, notebooks, strict=True):
+        (folder / "source" / name).mkdir(parents=True, exist_ok=True)
+        nbformat.write(graded(notebook), folder / "source" / name / f"{name}.ipynb")
+        subprocess.run([sys.executable, "-m", "nbgrader", "generate_assignment", name, "--force"], cwd=folder, env=env, check=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Write the lessons without their solutions.")
+    parser.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK")
+    parser.add_argument("--out", type=Path, default=Path("student"), help="folder of the student edition (student)")
+    parser.add_argument("--course", type=Path, help="folder of an nbgrader course with these lessons as assignments (none)")
+    options = parser.parse_args(arguments)
+    lessons = {path.stem: nbformat.read(path, as_version=4) for path in options.notebooks}
+    lessons = {name: notebook for name, notebook in lessons.items() if any(map(directive, notebook.cells))}
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, notebook in lessons.items(): nbformat.write(student_edition(notebook), options.out / f"{name}.ipynb")
+    print(f"{len(lessons)} lessons with exercises written to {options.out}/")
+    if options.course: write_course(options.course, list(lessons), list(lessons.values()))
+
+
+if __name__ == "__main__": main()

@@ -1,0 +1,378 @@
+"Every exercise: its solution passes its check, an empty or wrong answer fails it in words, and the student edition runs from top to bottom."
+import __future__
+
+import builtins
+import contextlib
+import dis
+import importlib.util
+import io
+import os
+import re
+import sys
+from pathlib import Path
+from types import CodeType
+
+import nbformat
+import pytest
+
+plt = pytest.importorskip("matplotlib.pyplot")
+nbclient = pytest.importorskip("nbclient")
+pytest.importorskip("nbgrader", reason="pip install nbgrader")
+
+ROOT = Path(__file__).parents[1]
+spec = importlib.util.spec_from_file_location("student", ROOT / ".ci" / "student.py")
+student = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(student)
+
+LESSONS = {path.stem: path for path in sorted((ROOT / "nbs").glob("*.ipynb")) if "#| exercise:" in path.read_text(encoding="utf-8")}
+RUN_WHOLE = ("05_schedules", "13_assignment")  # in a kernel, from top to bottom
+
+# A wrong answer, made from the solution by replacing a piece of it, and a word of what its check must then say: lesson, exercise, piece, by, word.
+WRONG = [
+    ("00_images", "1", "(unit * 2 - 1).masked_fill(hole, 0.0)", "unit.masked_fill(hole, 0.0) * 2 - 1", "-1 is black"),
+    ("00_images", "1", "unit * 2 - 1", "unit * 2", "from 0..1 to -1..1"),
+    ("00_images", "1", "(hole, 0.0)", "(~hole, 0.0)", "True means missing"),
+    ("00_images", "1", "(unit * 2 - 1).masked_fill(", "unit.mul_(2).sub_(1).masked_fill(", "was changed"),
+    ("00_images", "2", ".remainder(size)", ".clamp(0, size - 1)", "comes the first"),
+    ("00_images", "2", "trail(0, 0, 1) * size + trail(1, 2, 3)", "trail(0, 2, 3) * size + trail(1, 0, 1)", "stay in the row"),
+    ("00_images", "2", "trail(0, 0, 1)", "trail(0, 1, 0)", "to a smaller row"),
+    ("00_images", "2", "(start[:, axis:axis + 1] +", "(start[:1, axis:axis + 1] +", "must not share"),
+    ("00_images", "3", "cat.u, cat.v - 0.42, 0.42", "cat.x, cat.y - 0.42, 0.42", "cat.u and cat.v"),
+    ("00_images", "3", "[200, 40, 60]", "[40, 60, 200]", "more red"),
+    ("00_images", "3", ".abs() - 0.035", ".abs() - 0.9", "`abs()` of a distance"),
+    ("00_images", "3", "paint(canvas, palette", "paint(canvas.clone(), palette", "in place"),
+    ("00_images", "3", "palette([200, 40, 60])[0]", "255 * palette([200, 40, 60])[0]", "divides by 255"),
+    ("01_vqgan", "1", "tokens.shape[1] *", "tokens.numel() *", "per image, not per batch"),
+    ("01_vqgan", "1", "math.log2", "math.log", "base 2"),
+    ("01_vqgan", "2", "count.lerp_(", "count = count.lerp(", "in place"),
+    ("01_vqgan", "2", "total.lerp_(won.T @ z, 1 - decay)", "total.add_(won.T @ z)", "total[0] is"),
+    ("01_vqgan", "2", ".clamp(min=1e-6)", "", "clamp it"),
+    ("02_attention", "1", "torch.special.entr(weights)", "-(weights * weights.log())", "must count as 0"),
+    ("02_attention", "1", ".sum(-1)", ".sum()", "three numbers"),
+    ("02_attention", "1", ".exp()", "", "over all 3 tokens"),
+    ("02_attention", "2", ".amax(-1)", ".sum(-1)", "token 5"),
+    ("02_attention", "2", "(place[:, None] - place[None]).abs().amax(-1) <= 1", "(place[:, None] == place[None]).any(-1)", "token 5"),
+    ("02_attention", "2", " <= 1", "", "takes a bool mask"),
+    ("02_attention", "3", "mixed * shrink", "mixed", "are both sums shrunk"),
+    ("02_attention", "3", "mixed / total", "mixed", "already with a single block"),
+    ("02_attention", "3", "torch.maximum(top, scores.amax(-1, keepdim=True))", "torch.zeros_like(top)", "subtract the largest score"),
+    ("02_attention", "3", "zip(k.split(block), v.split(block))", "[(k, v)]", "was built"),
+    ("03_transformer", "1", " + 2 * 2 * dim", "", "that is the two norms"),
+    ("03_transformer", "1", "attention_part + ", "", "that is the whole attention"),
+    ("03_transformer", "2", "new.load_state_dict(state)", "new.position_embedding.data = state['position_embedding']", "should be the old ones"),
+    ("03_transformer", "2", ".T.view(1, -1, old_side, old_side)", ".reshape(1, -1, old_side, old_side)", "mind which axis"),
+    ("03_transformer", "3", "(rows[:, None] + columns[None])", "(rows[None] + columns[:, None])", "are swapped"),
+    ("03_transformer", "3", "x + self.embed_codes(tokens) if self.config.code_dim else x", "x", "must be added as well"),
+    ("03_transformer", "3", "self.dropout(", "(", "dropout"),
+    ("04_masking", "1", ".item()", "", "should return a float"),
+    ("04_masking", "1", "True]]), label_smoothing", "True]])", "are both arguments used"),
+    ("04_masking", "1", "label_smoothing / codes", "0.2 / codes", "1.017"),
+    ("04_masking", "2", ".flatten(1)", "", "should be (2, 256)"),
+    ("04_masking", "2", "blocks = random_mask(ratio, num_tokens=64, generator=generator)", "return random_mask(ratio, generator=generator)", "masked in part"),
+    ("04_masking", "2", ", generator=generator", "", "is `generator` passed on"),
+    ("04_masking", "3", "((surprise * mask).sum(1) / mask.sum(1)).mean()", "surprise[mask].mean()", "average within each image first"),
+    ("04_masking", "3", "((surprise * mask).sum(1) / mask.sum(1)).mean()", "surprise.mean()", "must not count"),
+    ("04_masking", "3", ".mean()", "", "a single number"),
+    ("05_schedules", "1", ", 1)", ", 0)", "counted from 1"),
+    ("05_schedules", "1", "<=", "<", "does exactly half count"),
+    ("05_schedules", "1", "(schedule, n, steps)", "(schedule, n, 8)", "are n and steps used"),
+    ("05_schedules", "1", "return step", "return float(step)", "a whole number"),
+    ("05_schedules", "2", "math.log(first / n) / math.log(1 / steps)", "math.log(1 / steps) / math.log(first / n)", "the other way up"),
+    ("05_schedules", "2", "/ n)", "/ 256)", "reveals"),
+    ("05_schedules", "3", "mean *", "256 *", "is it `mean`"),
+    ("05_schedules", "3", "range(1, steps + 1)", "range(steps)", "does t reach"),
+    ("05_schedules", "3", "min(left - 1, ", "min(left, ", "at least one"),
+    ("06_decoding", "1", "max(", "min(", "the best of the candidates"),
+    ("06_decoding", "1", "return max(candidates", "return max((0, 0.5, 1, 2, 4.5)", "is `candidates` used"),
+    ("06_decoding", "2", "-mask", "mask", "scores fall along each row"),
+    ("06_decoding", "2", "-mask.nonzero()[:, 1].float()", "-torch.arange(16.0).expand(mask.shape[0], 16)", "should be 4 scores"),
+    ("06_decoding", "2", "-mask.nonzero()[:, 1].float()", "-torch.arange(len(drawn))", "the same score in both rows"),
+    ("06_decoding", "3", "torch.where(mask, sample_tokens(logits, draws.uniform(16)), tokens)", "sample_tokens(logits, draws.uniform(16))", "draw only under"),
+    ("06_decoding", "3", "keep_lowest(score,", "keep_lowest(score.masked_fill(~mask, torch.inf),", "rank all tokens"),
+    ("06_decoding", "3", "keep_lowest(score,", "keep_lowest(-score,", "the lowest masked"),
+    ("07_inpainting", "1", "torch.ones(", "torch.zeros(", "True means missing"),
+    ("07_inpainting", "1", "start + kept, start:start + kept", "start + kept, start - 2:start + kept - 2", "not in the middle"),
+    ("07_inpainting", "1", "size - kept", "size - 32", "not in the middle"),
+    ("07_inpainting", "2", ".std(0).mean(0)", ".mean(1).std(0)", "deviation over the mendings first"),
+    ("07_inpainting", "2", ".std(0)", ".var(0)", "no variance"),
+    ("07_inpainting", "2", ".mean(0)", "", "should have shape (64, 64)"),
+    ("07_inpainting", "2", ", **options).images", ").images", "`options` should be handed on"),
+    ("07_inpainting", "2", ").images", ").images[:1].expand(n, -1, -1, -1)", "all mendings are equal"),
+    ("07_inpainting", "3", "model.vqgan.encode(mended)", "model.vqgan.encode(mended.masked_fill(holes, 0.0))", "those of the mended pictures"),
+    ("07_inpainting", "3", "hole_to_mask(holes)", "hole_to_mask(holes, dilate=1)", "mask only what the holes touch"),
+    ("07_inpainting", "3", "return step.tokens", "return tokens", "decode them anew"),
+    ("07_inpainting", "3", "generator=generator", "generator=torch.Generator().manual_seed(0)", "another generator"),
+    ("07_inpainting", "3", ", generator=generator", "", "every draw should come from it"),
+    ("07_inpainting", "3", "steps=steps", "steps=8", "hand `steps` on"),
+    ("08_widgets", "1", "<!doctype html>", "<html>", "begins with <!doctype html>"),
+    ("08_widgets", "1", '<meta charset="utf-8">', "", "encoding is missing"),
+    ("08_widgets", "1", "html.escape(title)", "title", "must be escaped"),
+    ("08_widgets", "1", "for widget in widgets", "for widget in widgets[:1]", "is not on the page"),
+    ("08_widgets", "1", "<h1>{html.escape(title)}</h1>", "", "in a heading"),
+    ("08_widgets", "2", "beside & here", "beside", "two of the three"),
+    ("08_widgets", "2", "decided >= 1", "decided >= 0", "two of the three"),
+    ("08_widgets", "2", "decided <= step", "decided == step", "after step 2"),
+    ("08_widgets", "2", "max(1, here.sum().item())", "here.numel()", "two of the three"),
+    ("08_widgets", "2", "beside = around", "beside = around[2:, 2:] | around", "diagonals do not count"),
+    ("08_widgets", "3", ".mean(-1)", ".sum(-1)", "not a sum"),
+    ("08_widgets", "3", ".sum(-1).mean(-1)", ".sum(-1)", "one number for each head"),
+    ("08_widgets", "3", "torch.stack([number // side, number % side], 1)", "number[:, None]", "straight lines"),
+    ("09_training", "1", "(step + 1)", "step", "one tenth of the way up"),
+    ("09_training", "1", "0.2 * steps", "20", "200 steps here"),
+    ("09_training", "1", ", 1.0,", ",", "the plateau"),
+    ("09_training", "2", "range(updates - last, updates)", "range(updates - last + 1, updates + 1)", "n = 1 keeps 2/11"),
+    ("09_training", "2", "min(decay, (1 + n) / (10 + n))", "decay", "n = 1 keeps 2/11"),
+    ("09_training", "2", "1 - math.prod", "math.prod", "make up"),
+    ("09_training", "2", "min(decay, (1 + n) / (10 + n))", "(1 + n) / (10 + n)", "the decay is the smaller"),
+    ("09_training", "3", " * mask.sum() / masked", "", "four times too much"),
+    ("09_training", "3", "mask.sum() / masked", "0.25", "must weigh less"),
+    ("09_training", "3", "tokens, mask) * mask", "tokens, mask).item() * mask", "no `.item()`"),
+    ("09_training", "3", "mask.sum() / masked", "mask.numel() / sum(mask.numel() for _, _, mask in parts)", "must weigh less"),
+    ("10_fid", "1", "multivariate_normal(*statistics(features), size=n)", "normal(features.mean(0), features.std(0), (n, 2))", "lose their company"),
+    ("10_fid", "1", "draw.multivariate_normal(*statistics(features), size=n)", "features[draw.integers(len(features), size=n)]", "copies of the real ones"),
+    ("10_fid", "1", "*statistics(features)", "np.zeros(features.shape[1]), statistics(features)[1]", "the mean should be"),
+    ("10_fid", "1", "draw.multi", "np.random.multi", "let `draw`"),
+    ("10_fid", "2", "1 / np.array(sizes)", "np.array(sizes)", "not over n"),
+    ("10_fid", "2", "float(limit)", "float(slope)", "is the slope"),
+    ("10_fid", "3", "test.flip(-1)", "test.flip(-2)", "the last axis"),
+    ("10_fid", "3", " if (leak.train, leak.test) not in straight", "", "do not report it again"),
+    ("10_fid", "3", "test.flip(-1), threshold", "test.flip(-1), 0.97", "hand `threshold` on"),
+    ("10_fid", "3", "[leak for leak", "[(leak.train, leak.test) for leak", "should be a `Leak`"),
+    ("11_experiments", "1", "itertools.count(2)", "itertools.count(3)", "already"),
+    ("11_experiments", "1", "return next(", "return 2 or next(", "sees nothing yet"),
+    ("11_experiments", "2", "a.error, b.error, c.error, d.error", "a.deviation, b.deviation, c.deviation, d.deviation", "use `error`"),
+    ("11_experiments", "2", "math.hypot(a.error, b.error, c.error, d.error)", "a.error + b.error + c.error + d.error", "add up their squares"),
+    ("11_experiments", "2", "- (c.mean - d.mean)", "- c.mean - d.mean", "is 2; you have"),
+    ("11_experiments", "3", "draws = torch", "draws = [torch.arange(len(made))] * samples if made.shape[-1] == 8 else torch", "draw with replacement"),
+    ("11_experiments", "3", "(samples, len(made))", "(samples, 2)", "as many pictures as there are"),
+    ("11_experiments", "3", "(samples, len(made))", "(samples, 500)", "as many pictures as there are"),
+    ("11_experiments", "3", "holes[i])", "holes)", "take the same numbers"),
+    ("11_experiments", "3", ", generator=generator", "", "same generator"),
+    ("12_cli", "1", ".any(1)", "", "you count values"),
+    ("12_cli", "1", "(ours != theirs)", "(ours == theirs)", "differ nowhere"),
+    ("12_cli", "2", "return int", "return hash((seed, path.name)) % 2**63 + 0 * int", "in every process"),
+    ("12_cli", "2", "{path.name}", "{path}", "folder should not count"),
+    ("12_cli", "2", "{seed}/", "", "run's seed should count"),
+    ("12_cli", "2", "return int", "return seed + int(path.stem[-3:]) if path.stem[-3:].isdigit() else int", "a sum lets"),
+    ("12_cli", "2", "[:7]", "", "torch's generators"),
+    ("12_cli", "2", "[:7]", "[:1]", "different seeds"),
+    ("12_cli", "3", "ours.keys() | theirs.keys()", "ours.keys()", "is only in"),
+    ("12_cli", "3", "path.stem: path", "path.name: path", "the status should be 0"),
+    ("12_cli", "3", "int(ours.keys() != theirs.keys())", "0", "the status should be 1"),
+    ("12_cli", "3", "a if name in ours else b", "b if name in ours else a", "yours says"),
+    ("12_cli", "3", "psnr(load_image(ours[name]), load_image(theirs[name]))", "-psnr(load_image(ours[name]), load_image(theirs[name]))", "your line is"),
+    ("13_assignment", "1", " / math.sqrt(q.shape[-1])", "", "are not divided"),
+    ("13_assignment", "1", "math.sqrt(q.shape[-1])", "math.sqrt(x.shape[-1])", "square root of dim, not"),
+    ("13_assignment", "1", "softmax(-1)", "softmax(-2)", "runs over the queries"),
+    ("13_assignment", "1", ".transpose(1, 2).flatten(2)", ".reshape(x.shape)", "transpose first"),
+    ("13_assignment", "1", "training=self.training", "training=True", "dropout must be off"),
+    ("13_assignment", "1", "F.dropout(scores.softmax(-1), self.dropout, training=self.training)", "scores.softmax(-1)", "dropout on the weights is missing"),
+    ("13_assignment", "2", "keep_lowest(", "(lambda score, counts: score < 0.5)(", "an exact count"),
+    ("13_assignment", "2", "keep_lowest(", "~keep_lowest(", "show what should be masked"),
+    ("13_assignment", "2", " - 1e-4).ceil()", ").floor()", "rounded up"),
+    ("13_assignment", "2", ".clamp(min=1)", "", "mask at least one"),
+    ("13_assignment", "2", "len(u), num_tokens, generator=generator)", "1, num_tokens, generator=generator).expand(len(u), -1)", "random numbers of its own"),
+    ("13_assignment", "2", "torch.rand(len(u), num_tokens,", "torch.arange(num_tokens) + torch.rand(len(u), 1,", "of a batch have the same mask"),
+    ("13_assignment", "2", ", generator=generator", "", "let every random number"),
+    ("13_assignment", "3", "logits[mask], tokens[mask]", "logits.flatten(0, 1), tokens.flatten()", "all tokens"),
+    ("13_assignment", "3", "logits[mask], tokens[mask]", "logits[~mask], tokens[~mask]", "over the visible tokens"),
+    ("13_assignment", "3", "logits[mask], tokens[mask]", "logits, F.one_hot(tokens, 24).float()", "over the positions"),
+    ("13_assignment", "3", "masked_fill(mask,", "masked_fill(~mask,", "visible tokens were hidden"),
+    ("13_assignment", "3", "tokens.masked_fill(mask, transformer.mask_token_id)", "tokens", "saw the answers"),
+    ("13_assignment", "3", ", label_smoothing=label_smoothing", "", "smoothing is not used"),
+    ("13_assignment", "3", "label_smoothing=label_smoothing)", "label_smoothing=label_smoothing).detach()", "no gradient"),
+    ("13_assignment", "4", "1 - r**2", "(1 - r)**2", "should be 0.9375"),
+    ("13_assignment", "4", "min(left - 1, math.floor(gamma(name, t / steps)", "min(left, math.floor(gamma(name, (t - 1) / steps)", "t runs from 1"),
+    ("13_assignment", "4", " if t < steps else 0", " if t < steps else round(gamma(name, 1) + 1)", "it should be 0"),
+    ("13_assignment", "4", "* n + 1e-9", "* 256 + 1e-9", "the hole's own"),
+    ("13_assignment", "4", " + 1e-9", "", "a hair below"),
+    ("13_assignment", "4", "temperature * (1 - t / steps)", "temperature * t / steps", "yours rises"),
+    ("13_assignment", "4", "(1 - t / steps)", "(1 - (t - 1) / steps)", "no step comes after it"),
+    ("13_assignment", "4", "temperature * (1 - t / steps)", "temperature * math.prod(1 - i / steps for i in range(1, t + 1))", "in equal steps"),
+    ("13_assignment", "5", "torch.where(mask, sample_tokens(logits, uniform), tokens)", "sample_tokens(logits, uniform)", "known tokens"),
+    ("13_assignment", "5", ".masked_fill(~mask, torch.inf)", "", "must be infinite"),
+    ("13_assignment", "5", "log_softmax", "softmax", "log p of the drawn code"),
+    ("13_assignment", "5", "+ noise", "- noise", "log p of the drawn code"),
+    ("13_assignment", "5", "evaluating(transformer), ", "", "is dropout off"),
+    ("13_assignment", "5", "with evaluating(transformer), ", "transformer.eval()\n    with ", "use `evaluating`"),
+    ("13_assignment", "5", "keep_lowest(score,", "keep_lowest(-score,", "must be infinite"),
+    ("13_assignment", "5", "tokens = torch.where(", "logits = F.pad(logits, (0, 1), value=9.0)\n    tokens = torch.where(", "the mask token was drawn"),
+    ("13_assignment", "6", "torch.where(holes, model.vqgan.decode(tokens), images)", "model.vqgan.decode(tokens)", "put the known pixels back"),
+    ("13_assignment", "6", "F.max_pool2d(holes.float(), 4).flatten(1).bool()", "F.avg_pool2d(holes.float(), 4).flatten(1) > 0.5", "only if most"),
+    ("13_assignment", "6", "F.max_pool2d(holes.float(), 4).flatten(1).bool()", "hole_to_mask(holes, dilate=1)", "of which any pixel is missing"),
+    ("13_assignment", "6", "images.masked_fill(holes, 0.0)", "images", "what was there before"),
+    ("13_assignment", "6", "steps, seed=seed", "steps", "hand `seed` on"),
+    ("13_assignment", "6", "mask, steps,", "mask, 8,", "hand `steps` on"),
+]
+
+
+def exercises(notebook) -> dict[str, dict[str, str]]:
+    "The sources of the exercise and the check cell under each number."
+    found: dict[str, dict[str, str]] = {}
+    for cell in notebook.cells:
+        if mark := student.directive(cell): found.setdefault(mark[1], {})[mark[0]] = cell.source
+    return found
+
+
+def compiled(source: str) -> CodeType: return compile(source, "cell", "exec", flags=__future__.annotations.compiler_flag)
+
+
+def names_in(code: CodeType, inner: bool = False) -> tuple[set[str], set[str]]:
+    "The names that a cell reads before it sets them, and those that it sets."
+    read, written = set(), set()
+    for step in dis.get_instructions(code):
+        if step.opname.startswith(("LOAD_NAME", "LOAD_GLOBAL")) and step.argval not in written: read.add(step.argval)
+        if step.opname.startswith(("STORE_NAME", "STORE_GLOBAL")): written.add(step.argval)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType): read |= names_in(constant, inner=True)[0] - written
+    return read, written
+
+
+def needed_cells(notebook) -> list[CodeType]:
+    "The cells before the first exercise that set what it and all that follow read, or what those cells read, and so on."
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code" and not re.search(r"^\s*[%!]|^#\| eval: false", cell.source, re.M)]
+    first = next(i for i, source in enumerate(sources) if source.startswith("#| exercise:"))
+    before = [compiled(source) for source in sources[:first]]
+    needed = set().union(*(names_in(compiled(source))[0] for source in sources[first:])) - set(dir(builtins))
+    kept: set[int] = set()
+    while new := {i for i, code in enumerate(before) if i not in kept and names_in(code)[1] & needed}:
+        kept |= new
+        needed = needed.union(*(names_in(before[i])[0] for i in new))
+    return [before[i] for i in sorted(kept)]
+
+
+class Session:
+    "A lesson up to its exercises, without the cells that these do not need."
+    def __init__(self, path: Path):
+        self.notebook = nbformat.read(path, as_version=4)
+        self.space = {"__name__": "__main__", "display": lambda *shown: None}
+        with contextlib.redirect_stdout(io.StringIO()):
+            for code in needed_cells(self.notebook): exec(code, self.space)
+
+    def run(self, source: str) -> str:
+        "The error that running `source` raises: 'Name: message', or ''."
+        try:
+            with contextlib.redirect_stdout(io.StringIO()): exec(compiled(source), self.space)
+        except Exception as error: return f"{type(error).__name__}: {error}"
+        return ""
+
+
+def problems(session: Session, name: str, number: str, stub: str, exercise: str, check: str):
+    "What is wrong with an exercise whose stub, solution and wrong answers are put before its check: lines of text."
+    session.run(stub)
+    if session.run(check) != "NotImplementedError: ": yield f"left empty, it gave {session.run(check)!r}"
+    if error := session.run(exercise): yield f"the solution does not run: {error}"
+    if error := session.run(check): yield f"the solution fails its check: {error}"
+    wrong = [row[2:] for row in WRONG if row[:2] == (name, number)]
+    if not wrong: yield "no wrong answer is tried: add one to WRONG"
+    for piece, by, word in wrong:
+        if piece not in exercise: yield f"the solution no longer has {piece!r}"
+        session.run(exercise.replace(piece, by))
+        error = session.run(check)
+        if not error.startswith("AssertionError: ") or word not in error: yield f"with {by!r} for {piece!r} it should say {word!r}; it said {error!r}"
+    session.run(exercise)
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_solutions_pass_stubs_and_wrong_answers_fail_in_words(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT / "nbs")
+    session = Session(LESSONS[name])
+    solved, stubs = exercises(session.notebook), exercises(student.student_edition(session.notebook))
+    found, begun = [], False
+    for cell in session.notebook.cells:
+        kind, number, _ = student.directive(cell) or (None, None, None)
+        begun = begun or kind == "exercise"
+        if kind == "check":
+            found += [f"exercise {number}: {problem}" for problem in problems(session, name, number, stubs[number]["exercise"], **solved[number])]
+        elif begun and cell.cell_type == "code" and not kind:  # prepares the next check
+            if error := session.run(cell.source): found.append(f"{error} in\n{cell.source}")
+        plt.close("all")
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_exercises_are_in_order_graded_and_not_exported(name: str):
+    notebook = nbformat.read(LESSONS[name], as_version=4)
+    assert list(exercises(notebook)) == [number for number, *_ in headings(notebook)] == [str(n) for n in range(1, len(exercises(notebook)) + 1)]
+    for cells in exercises(notebook).values():
+        assert "| export" not in cells["exercise"] + cells["check"]
+        assert "BEGIN SOLUTION" in cells["exercise"] and "END SOLUTION" in cells["exercise"]
+        bare = [line for line in cells["check"].split("\n") if re.match(r"\s*assert ", line) and not re.search(r", f?[\"']", line)]
+        assert not bare, f"an assert without a message: {bare}"
+
+
+def headings(notebook) -> list[tuple[str, ...]]:
+    "Number, title, stars and minutes of each exercise."
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return re.findall(r"^### Exercise (\w+) · (.+) (★{1,3}) \((\d+) minutes\)$", prose, re.M)
+
+
+def test_the_table_of_exercises_is_that_of_the_lessons():
+    lines = (ROOT / "nbs" / "exercises.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")][2:]
+    written, name = [], ""
+    for lesson, exercise, _, *rest in rows:
+        name = lesson or name
+        written.append((name, exercise, *rest))
+    expected = []
+    for name, path in LESSONS.items():
+        notebook = nbformat.read(path, as_version=4)
+        points = [student.directive(cell)[2] for cell in notebook.cells if cell.source.startswith("#| check:")]
+        expected += [(name, f"{number} {title}", stars, minutes, str(p)) for (number, title, stars, minutes), p in zip(headings(notebook), points, strict=True)]
+    assert written == expected
+
+
+def text_of(cell) -> str: return "".join(output.text for output in cell.outputs if output.output_type == "stream")
+
+
+@pytest.mark.parametrize("name", RUN_WHOLE)
+def test_the_student_edition_runs_from_top_to_bottom(name: str):
+    "In a kernel: an empty exercise prints a line and stops nothing, unless it is strict; an error of torch's own is never swallowed."
+    notebook = student.student_edition(nbformat.read(LESSONS[name], as_version=4))
+    strict = nbformat.v4.new_code_cell("%env MASKGIT_NB_STRICT=1")
+    again = nbformat.v4.new_code_cell(exercises(notebook)["1"]["check"], metadata={"tags": ["raises-exception"]})
+    torchs_own = nbformat.v4.new_code_cell("#| check: 1 points=1\nraise NotImplementedError('no kernel for this')", metadata={"tags": ["raises-exception"]})
+    notebook.cells += [torchs_own, strict, again]
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(ROOT / "nbs")}}).execute()
+    for cell in notebook.cells[:-3]:
+        kind, number, _ = student.directive(cell) or (None, None, None)
+        if kind == "check": assert text_of(cell).splitlines()[-1:] == [f"exercise {number} is not filled in yet"], cell.source
+        if kind == "exercise": assert "NotImplementedError" in cell.source and "SOLUTION" not in cell.source and not cell.outputs
+        if cell.cell_type == "code": assert not any(output.output_type == "error" for output in cell.outputs)
+    assert [(output.ename, output.evalue) for cell in (torchs_own, again) for output in cell.outputs if output.output_type == "error"] == [
+        ("NotImplementedError", "no kernel for this"), ("NotImplementedError", "")]
+
+
+def test_a_teacher_can_grade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    "nbgrader releases the same notebook as the student edition; whoever solves two of three exercises and empties the checks gets the points for two."
+    from nbgrader.api import Gradebook
+    from nbgrader.apps import NbGraderAPI
+    from traitlets.config import Config
+    name, path = "05_schedules", LESSONS["05_schedules"]
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")  # nbgrader calls alembic by name
+    course = tmp_path / "course"
+    student.main(["--out", str(tmp_path / "student"), "--course", str(course), str(path)])
+    released = nbformat.read(course / "release" / name / path.name, as_version=4)
+    submitted = nbformat.read(tmp_path / "student" / path.name, as_version=4)
+    assert [cell.source for cell in released.cells] == [cell.source for cell in submitted.cells]
+    solutions = {number: cells["exercise"] for number, cells in exercises(nbformat.read(path, as_version=4)).items()}
+    for cell in submitted.cells:
+        kind, number, _ = student.directive(cell) or (None, None, None)
+        if kind == "exercise" and number in "12": cell.source = solutions[number]
+        if kind == "check": cell.source = "pass"
+    (course / "submitted" / "somebody" / name).mkdir(parents=True)
+    nbformat.write(submitted, course / "submitted" / "somebody" / name / path.name)
+    grader = NbGraderAPI(config=Config(CourseDirectory={"root": str(course), "course_id": "maskgit_nb"}, ExecutePreprocessor={"timeout": 120}))
+    result = grader.autograde(name, "somebody", force=True, create=True)
+    assert result["success"], result.get("error")
+    with Gradebook(f"sqlite:///{course}/gradebook.db", "maskgit_nb") as gradebook:
+        found = gradebook.find_submission(name, "somebody")
+        assert (found.score, found.max_score) == (3, 6)
+
+
+def test_the_directives_must_come_in_pairs():
+    code = nbformat.v4.new_code_cell
+    lonely = nbformat.v4.new_notebook(cells=[code("title"), code("#| exercise: 1\ndef f(): ...")])
+    with pytest.raises(ValueError, match="exercise 1 has no check"): student.graded(lonely)
+    early = nbformat.v4.new_notebook(cells=[code("title"), code("#| check: 1 points=2\nassert f()")])
+    with pytest.raises(ValueError, match="look at check 1"): student.graded(early)

@@ -1,0 +1,285 @@
+"The website: nothing is loaded from elsewhere, every link leads somewhere, widgets live without a kernel, and pages read well on a phone and in the dark."
+import functools
+import http.server
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlparse
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BUILD = ROOT / ".ci" / "site" / "build.py"
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "nbs").glob("*.ipynb"))
+LESSONS = [name for name in NOTEBOOKS if name[:2].isdigit()]
+WITH_WIDGETS = ["08_widgets", "00_images", "02_attention", "05_schedules", "07_inpainting"]  # with 06 and 11, which only show scrubbers
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1440, "height": 900}
+# How many places on the way of an image each lesson lights.
+LIT = {"00": 1, "01": 2, "02": 1, "03": 1, "04": 1, "05": 1, "06": 1, "07": 11, "08": 11, "09": 3, "10": 1, "11": 1, "12": 11, "13": 3}
+
+
+def missing(*packages: str) -> list[str]:
+    return [name for name in packages if importlib.util.find_spec(name) is None]
+
+
+pytestmark = pytest.mark.skipif(bool(missing("mkdocs", "material", "mkdocstrings", "latex2mathml")),
+                                reason="mkdocs-material is not installed: pip install '.[site]'")
+
+
+def build(*options: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, str(BUILD), *options], capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "The whole site; only lessons with widgets are executed, the others show their committed outputs."
+    folder = tmp_path_factory.mktemp("site") / "site"
+    start = time.perf_counter()
+    done = build("--run", ",".join(WITH_WIDGETS), "--out", str(folder))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    print(f"\nsite built in {time.perf_counter() - start:.0f} s")
+    return folder
+
+
+# Links, by reading the files
+
+class Page(HTMLParser):
+    "The links, the things loaded and the anchors of one page."
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.links, self.loaded, self.anchors, self.current = [], [], {""}, []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.anchors |= {given[name] for name in ("id", "name") if given.get(name)}
+        if tag == "a" and given.get("href"): self.links.append(given["href"])
+        if given.get("src"): self.loaded.append(given["src"])
+        if tag == "link" and given.get("rel") not in ("canonical", "prev", "next"): self.loaded.append(given["href"])
+        if given.get("aria-current") == "step": self.current.append(given["href"])
+
+
+@pytest.fixture(scope="session")
+def pages(site: Path) -> dict[Path, Page]:
+    return {path: Page(path) for path in site.rglob("*.html") if path.name != "404.html"}
+
+
+def test_every_notebook_and_module_has_a_page(site: Path, pages):
+    modules = {path.stem for path in (ROOT / "maskgit_nb").glob("*.py") if not path.stem.startswith("_")}
+    assert {path.stem for path in pages if path.parent == site} >= {*NOTEBOOKS, *(path.stem for path in (ROOT / "nbs").glob("*.md"))}
+    assert {path.stem for path in pages if path.parent.name == "reference"} == modules
+
+
+def test_every_internal_link_and_anchor_leads_somewhere(site: Path, pages):
+    dead = []
+    for path, page in pages.items():
+        for link in page.links + page.loaded:
+            url = urlparse(urljoin(path.as_uri(), link))
+            if url.scheme != "file": continue
+            target = Path(unquote(url.path))
+            if target.is_dir(): target = target / "index.html"
+            known = pages[target].anchors if target in pages else {""}
+            if not target.is_file() or target in pages and unquote(url.fragment) not in known: dead.append(f"{path.name}: {link}")
+    assert not dead
+
+
+def test_nothing_is_loaded_from_elsewhere_by_name(pages):
+    assert not [f"{path.name}: {source}" for path, page in pages.items() for source in page.loaded if re.match(r"(https?:)?//", source)]
+
+
+def test_lessons_can_be_opened_in_colab_and_downloaded(site: Path, pages):
+    for name in LESSONS:
+        links = pages[site / f"{name}.html"].links
+        assert any(link.startswith("https://colab.research.google.com/") and link.endswith(f"{name}.ipynb") for link in links), name
+        assert (site / "notebooks" / f"{name}.ipynb").read_bytes() == (ROOT / "nbs" / f"{name}.ipynb").read_bytes()
+
+
+def test_the_way_is_lit_where_the_lesson_is(site: Path, pages):
+    for name in LESSONS:
+        text = (site / f"{name}.html").read_text()
+        assert text.count('<nav class="way"') == 1 and "pixels --encode" not in text, name
+        assert len(re.findall(r'<li class="(?:state|arrow) lit">', text)) == LIT.get(name[:2], 1), name
+    assert [Path(link).stem[:2] for link in pages[site / f"{LESSONS[2]}.html"].current] == ["02"]
+
+
+def test_pages_say_whether_they_were_executed(site: Path):
+    for name in LESSONS: assert ("Outputs of a fresh run" in (site / f"{name}.html").read_text()) == (name in WITH_WIDGETS), name
+
+
+# What the script does with faults: on a copy of the project's small parts
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    shutil.copytree(BUILD.parent, tmp_path / ".ci" / "site", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "settings.ini", tmp_path)
+    (tmp_path / "maskgit_nb").mkdir()
+    (tmp_path / "maskgit_nb" / "gone.py").write_text("")
+    (tmp_path / "nbs").mkdir()
+    write(tmp_path, "index", "# Course\n\n[one](00_one.ipynb)")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "before.txt").write_text("before")
+    return tmp_path
+
+
+def write(project: Path, name: str, text: str, *code: str) -> None:
+    cells = [dict(cell_type="markdown", metadata={}, source=text)]
+    cells += [dict(cell_type="code", metadata={}, source=source, outputs=[], execution_count=None) for source in code]
+    notebook = dict(cells=cells, metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")), nbformat=4, nbformat_minor=4)
+    (project / "nbs" / f"{name}.ipynb").write_text(json.dumps(notebook))
+
+
+def build_in(project: Path, *options: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, str(project / ".ci" / "site" / "build.py"), *options], capture_output=True, text=True, timeout=120)
+
+
+def test_a_failing_cell_is_named_and_leaves_the_site(project: Path):
+    write(project, "00_one", "# One", "x = 1", "x / 0")
+    done = build_in(project)
+    assert done.returncode == 1 and "00_one.ipynb: ZeroDivisionError: division by zero" in done.stderr
+    assert [path.name for path in (project / "site").iterdir()] == ["before.txt"]
+
+
+def test_a_dead_link_is_named_and_leaves_the_site(project: Path):
+    write(project, "00_one", "# One\n\n[gone](gone.json)")
+    done = build_in(project, "--run", "none")
+    assert done.returncode == 1 and "00_one.ipynb: the link gone.json leads nowhere" in done.stderr
+    assert (project / "site" / "before.txt").exists()
+
+
+def test_an_unknown_name_is_named(project: Path):
+    done = build_in(project, "--only", "00_won")
+    assert done.returncode == 1 and "no such notebook: 00_won; there are index" in done.stderr
+
+
+# In a browser
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args): pass
+
+
+@pytest.fixture(scope="session")
+def address(site: Path):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@contextmanager
+def tab(browser, home: str, scheme: str = "light", size: dict = DESK):
+    "A page that can reach nothing but the site; requests elsewhere and errors in it fail the test that used it."
+    context = browser.new_context(viewport=size, color_scheme=scheme)
+    faults, page = [], context.new_page()
+
+    def decide(route):
+        if route.request.url.startswith(home): return route.continue_()
+        faults.append(f"request to {route.request.url}")
+        route.abort()
+
+    if home.startswith("http"): context.route("**/*", decide)
+    else: page.on("request", lambda request: request.url.startswith(("file:", "data:", "about:", "blob:")) or faults.append(f"request to {request.url}"))
+    page.on("console", lambda message: faults.append(f"{page.url}: {message.text}") if message.type == "error" else None)
+    page.on("pageerror", lambda error: faults.append(f"{page.url}: {error}"))
+    yield page
+    context.close()
+    assert not faults
+
+
+def test_no_page_asks_the_network_fails_or_is_wider_than_a_phone(browser, address: str, site: Path, pages, shots: Path):
+    with tab(browser, address, size=PHONE) as page:
+        for path in pages:
+            page.goto(f"{address}/{path.relative_to(site).as_posix()}", wait_until="load")
+            assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path.name
+            if path.stem in ("index", LESSONS[0]): page.screenshot(path=shots / f"{path.stem}-phone.png")
+
+
+def search(page) -> str:
+    page.locator(".md-search__input").click()
+    page.locator(".md-search__input").press_sequentially("Gumbel")
+    page.locator(".md-search-result__link").first.wait_for()
+    return page.locator(".md-search-result__list").inner_text()
+
+
+def test_search_finds(browser, address: str):
+    with tab(browser, address) as page:
+        page.goto(f"{address}/index.html")
+        assert "Gumbel" in search(page)
+
+
+def test_search_finds_in_pages_opened_as_files(browser, site: Path):
+    with tab(browser, "file://") as page:
+        page.goto((site / "index.html").as_uri())
+        assert "Gumbel" in search(page)
+
+
+def background(page) -> str: return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+
+def test_dark_and_light_can_be_switched(browser, address: str, shots: Path):
+    with tab(browser, address) as page:
+        page.goto(f"{address}/{LESSONS[0]}.html")
+        light = background(page)
+        page.screenshot(path=shots / "light.png")
+        page.locator("label[title='Switch to dark']").click()
+        page.wait_for_function("document.body.dataset.mdColorScheme === 'slate'")
+        dark = background(page)
+        page.screenshot(path=shots / "dark.png")
+        page.reload()
+        assert background(page) == dark != light
+        page.locator("label[title='Switch to light']").click()
+        assert background(page) == light
+
+
+@pytest.mark.parametrize("lesson", WITH_WIDGETS)
+def test_a_lessons_widget_answers_to_keys(browser, address: str, shots: Path, lesson: str):
+    with tab(browser, address) as page:
+        page.goto(f"{address}/{lesson}.html")
+        page.wait_for_function("!document.querySelector('[data-mg=waiting]') && document.querySelector('section.mg :is(input[type=range], canvas[tabindex])')")
+        widget = page.locator("section.mg").first
+        widget.scroll_into_view_if_needed()
+        before = widget.screenshot(path=shots / f"{lesson}-before.png")
+        widget.locator(":is(input[type=range], canvas[tabindex])").first.focus()
+        for key in ("ArrowLeft", "ArrowUp", "Space"): page.keyboard.press(key)
+        page.evaluate("document.activeElement.blur()")
+        assert widget.screenshot(path=shots / f"{lesson}-after.png") != before
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_widgets_live(browser, address: str, shots: Path, scheme: str):
+    pixels = "canvas => canvas.toDataURL()"
+    with tab(browser, address, scheme) as page:
+        page.goto(f"{address}/{WITH_WIDGETS[0]}.html")
+        page.wait_for_function("!document.querySelector('[data-mg=waiting]') && document.querySelectorAll('.mg canvas').length > 8")
+        scrubber = page.locator("section[aria-label='decoding, step by step']").first
+        slider, canvas, other = scrubber.locator("input[type=range]"), scrubber.locator("canvas").first, page.locator("section.mg canvas").last
+        before, beside = canvas.evaluate(pixels), other.evaluate(pixels)
+        slider.focus()
+        page.keyboard.press("ArrowLeft")
+        assert canvas.evaluate(pixels) != before
+        page.keyboard.press("ArrowRight")
+        assert canvas.evaluate(pixels) == before and other.evaluate(pixels) == beside
+        colour = scrubber.evaluate("e => getComputedStyle(e).color")
+        assert colour == page.evaluate("getComputedStyle(document.querySelector('.md-typeset')).color")
+        for i, widget in enumerate(page.locator(".widget").all()): widget.screenshot(path=shots / f"widget-{i}-{scheme}.png")
+
+
+@pytest.mark.skipif(bool(missing("axe_playwright_python")), reason="axe-core is not installed: pip install '.[site]'")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_serious_fault_of_accessibility(browser, address: str, scheme: str):
+    axe = Path(importlib.util.find_spec("axe_playwright_python").origin).with_name("axe.min.js")
+    with tab(browser, address, scheme) as page:
+        for name in ("index", *(WITH_WIDGETS or LESSONS[-1:]), "reference/decoding"):
+            page.goto(f"{address}/{name}.html", wait_until="load")
+            page.add_script_tag(path=axe)
+            found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+            serious = [(fault["id"], len(fault["nodes"]), fault["nodes"][0]["html"][:200]) for fault in found if fault["impact"] in ("serious", "critical")]
+            assert not serious, name

@@ -1,0 +1,346 @@
+"The widgets of lesson 08: their numbers, and their pages in a real browser, without a network."
+import base64
+import io
+import json
+import time
+
+import pytest
+import torch
+from PIL import Image
+
+from maskgit_nb import widgets
+from maskgit_nb.decoding import decided_at
+from maskgit_nb.images import drawn_cats, random_holes
+from maskgit_nb.inpainting import MaskGIT, hole_to_mask
+from maskgit_nb.schedules import SCHEDULES, mask_counts
+
+
+def seeded(seed): return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def model(): return MaskGIT.from_pretrained("cats64-small")
+
+
+@pytest.fixture(scope="module")
+def cats(): return drawn_cats(24, seed=1)
+
+
+@pytest.fixture(scope="module")
+def hole(): return random_holes(1, generator=seeded(0))
+
+
+@pytest.fixture(scope="module")
+def runs(model, cats, hole):
+    return [widgets.record(model, cats[:1], hole, name, schedule=name, steps=steps, generator=seeded(0)) for name, steps in (("cosine", 6), ("sqrt", 4))]
+
+
+# Python's side
+
+@pytest.mark.parametrize("options", [dict(), dict(order="halton"), dict(order="random", dilate=1), dict(evidence=0.0, schedule="sqrt")])
+def test_record_agrees_with_the_steps(model, cats, options):
+    holes = random_holes(2, generator=seeded(3))
+    run = widgets.record(model, cats[:2], holes, steps=5, generator=seeded(1), **options)
+    result = model.inpaint(cats[:2], holes, steps=5, generator=seeded(1), frames=True, **options)
+    decided = decided_at(result.steps)
+    for i, picture in enumerate(run["pictures"]):
+        assert picture["codes"] == result.tokens[i].tolist()
+        assert picture["decided"] == decided[i].tolist()
+        assert picture["left"] == [result.mask[i].sum().item(), *(step.counts[i].item() for step in result.steps)]
+        assert len(picture["frames"]) == 6
+        for n, (probability, rivals) in enumerate(zip(picture["probability"], picture["likeliest"], strict=True)):
+            assert (probability > 0) == (decided[i, n] > 0) or probability == 0
+            assert len(rivals) == (5 if decided[i, n] else 0)
+            found = [share for code, share in rivals if code == picture["codes"][n]]
+            if found: assert abs(found[0] - 1000 * probability) <= 1
+            elif rivals: assert 1000 * probability <= rivals[-1][1] + 1
+
+
+def test_every_hole_comes_back(hole):
+    for size in (4, 5, 64):
+        one = torch.rand(1, 1, size, size, generator=seeded(size)) < 0.4
+        assert torch.equal(widgets.unpack_hole(widgets.pack_hole(one), size), one)
+    assert torch.equal(widgets.HoleBrush(drawn_cats(1), hole).hole, hole)
+
+
+def everything(model, cats, hole, runs):
+    return [widgets.Scrubber(*runs), widgets.HoleBrush(cats[:1], hole, model), widgets.CodebookExplorer(model.vqgan, cats),
+            widgets.ScheduleExplorer(model, cats[:1], hole), widgets.AttentionExplorer(model, cats[:1], hole)]
+
+
+def test_contact_sheets(model, cats, hole, runs):
+    for widget in everything(model, cats, hole, runs):
+        data, _ = widget._repr_mimebundle_()
+        assert Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).width > 64, type(widget).__name__
+        assert "application/vnd.jupyter.widget-view+json" in data
+        assert data["text/plain"] == type(widget).__name__
+
+
+def test_a_name_cannot_leave_its_place(model, cats, hole):
+    run = widgets.record(model, cats[:1], hole, "</script><b>", steps=1)
+    assert widgets.Scrubber(run).to_html().count("</script>") == 1
+
+
+def test_twelve_steps_of_four_pictures_are_light(model, cats):
+    whole = torch.ones(4, 1, 64, 64, dtype=torch.bool)
+    run = widgets.record(model, cats[:4], random_holes(4, generator=seeded(2)), steps=12, generator=seeded(0))
+    assert len(json.dumps(widgets.Scrubber(run).data)) < 300_000
+    assert len(json.dumps(widgets.record(model, cats[:4], whole, steps=12, generator=seeded(0)))) < 400_000  # nothing known: every token has rivals
+
+
+# In the browser
+
+@pytest.fixture
+def show(browser, tmp_path, request, shots):
+    "Open a page with the given widgets, off the network; afterwards there must have been no error and no request."
+    context = browser.new_context(viewport=dict(width=1000, height=900), offline=True, has_touch=True)
+    page, faults = context.new_page(), []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda asked: faults.append(asked.url) if asked.url.startswith("http") else None)
+    def open_page(*shown, style=""):
+        path = tmp_path / "page.html"
+        head = f"<!doctype html><html lang=en><meta charset=utf-8><title>widgets</title><body style='{style}'>"
+        path.write_text(head + "".join(widget.to_html() for widget in shown), encoding="utf-8")
+        start = time.perf_counter()
+        page.goto(path.as_uri())
+        page.wait_for_function("[...document.querySelectorAll('[data-mg]')].every(box => box.querySelector('canvas, svg, .mg-told'))")
+        page.wait_for_timeout(100)
+        print(f"{path.stat().st_size / 1000:.0f} KB, shown after {1000 * (time.perf_counter() - start) - 100:.0f} ms")
+        return page
+    yield open_page
+    page.screenshot(path=shots / f"{request.node.name}.png", full_page=True)
+    context.close()
+    assert not faults
+
+
+def pixels(page, canvas, places):
+    "The colours of a canvas's own pixels, as #RRGGBB."
+    levels = page.evaluate("""([i, places]) => { const pen = document.querySelectorAll('canvas')[i].getContext('2d')
+        return places.map(([x, y]) => [...pen.getImageData(x, y, 1, 1).data].slice(0, 3)) }""", [canvas, places])
+    return ["#{:02X}{:02X}{:02X}".format(*level) for level in levels]
+
+
+def pixel(page, canvas, x, y): return pixels(page, canvas, [(x, y)])[0]
+
+
+COLORS = {"known": "#BBBBBB", "before": "#56B4E9", "now": "#E69F00", "masked": "#222222"}
+
+
+def token_colours(page, canvas): return pixels(page, canvas, [(4 * (i % 16) + 2, 4 * (i // 16) + 2) for i in range(256)])
+
+
+def expected_colours(picture, step):
+    return [COLORS["known" if d == 0 else "before" if d < step else "now" if d == step else "masked"] for d in picture["decided"]]
+
+
+def test_scrubber_by_keyboard_mouse_and_play(show, runs):
+    page = show(widgets.Scrubber(*runs))
+    slider, picture, other = page.get_by_role("slider"), runs[0]["pictures"][0], runs[1]["pictures"][0]
+    assert page.locator("output").inner_text() == "step 6 of 6"
+    assert token_colours(page, 0) == expected_colours(picture, 6)
+    slider.focus()
+    page.keyboard.press("ArrowLeft"); page.keyboard.press("ArrowLeft"); page.keyboard.press("ArrowLeft")
+    assert slider.get_attribute("aria-valuetext") == "step 3 of 6"
+    assert token_colours(page, 0) == expected_colours(picture, 3)
+    assert token_colours(page, 4) == expected_colours(other, 3)
+    page.keyboard.press("Home")
+    assert page.locator("output").inner_text() == "start"
+    assert token_colours(page, 0) == expected_colours(picture, 0)
+    box = slider.bounding_box()
+    page.mouse.click(box["x"] + box["width"] - 3, box["y"] + box["height"] / 2)
+    assert page.locator("output").inner_text() == "step 6 of 6"
+    assert token_colours(page, 4) == expected_colours(other, 4)  # the shorter run waits at its end
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_timeout(1500)
+    page.get_by_role("button", name="Pause").click()
+    assert page.locator("output").inner_text() == "step 2 of 6"
+
+
+def test_scrubber_shows_the_frames(show, runs):
+    page = show(widgets.Scrubber(runs[0]))
+    for step in (6, 2):
+        page.get_by_role("slider").fill(str(step))
+        frame = Image.open(io.BytesIO(base64.b64decode(runs[0]["pictures"][0]["frames"][step]))).convert("RGB")
+        for x, y in ((1, 1), (30, 31), (63, 63)): assert pixel(page, 1, x, y) == "#{:02X}{:02X}{:02X}".format(*frame.getpixel((x, y)))
+
+
+def test_scrubber_tells_about_a_token(show, runs):
+    page, picture = show(widgets.Scrubber(*runs)), runs[0]["pictures"][0]
+    text, decided = page.locator(".mg-text"), picture["decided"]
+    i = next(n for n, d in enumerate(decided) if d == 3)
+    box = page.locator("canvas").first.bounding_box()
+    page.mouse.move(box["x"] + (i % 16 + 0.5) * box["width"] / 16, box["y"] + (i // 16 + 0.5) * box["height"] / 16)
+    assert f"row {i // 16}, column {i % 16}: code {picture['codes'][i]}, probability" in text.first.inner_text()
+    assert "decided in step 3" in text.first.inner_text()
+    for code, _ in picture["likeliest"][i]: assert f"{code} (" in text.first.inner_text()
+    assert f"code {runs[1]['pictures'][0]['codes'][i]}" in text.nth(1).inner_text()  # the same token of the other run
+    page.mouse.move(5, 5)
+    assert "tokens left" in text.first.inner_text()
+    page.locator("canvas").first.focus()
+    page.keyboard.press("ArrowRight"); page.keyboard.press("ArrowRight"); page.keyboard.press("ArrowDown")
+    assert text.first.inner_text().startswith("row 1, column 1")
+    known = decided.index(0)
+    page.mouse.move(box["x"] + (known % 16 + 0.5) * box["width"] / 16, box["y"] + (known // 16 + 0.5) * box["height"] / 16)
+    assert text.first.inner_text().endswith("known")
+
+
+def test_two_widgets_on_one_page(show, runs):
+    page = show(widgets.Scrubber(runs[0]), widgets.Scrubber(runs[1]))
+    page.get_by_role("slider").first.fill("1")
+    assert page.locator("output").all_inner_texts() == ["step 1 of 6", "step 4 of 4"]
+
+
+def test_a_step_is_drawn_in_time(show, model, cats):
+    run = widgets.record(model, cats[:4], random_holes(4, generator=seeded(2)), steps=12, generator=seeded(0))
+    page = show(widgets.Scrubber(run))
+    took = page.evaluate("""() => { const slider = document.querySelector('input'), start = performance.now()
+        for (let i = 0; i <= 12; i++) { slider.value = i; slider.dispatchEvent(new Event('input')) }
+        document.querySelectorAll('canvas')[15].getContext('2d').getImageData(0, 0, 1, 1)
+        return (performance.now() - start) / 13 }""")
+    print(f"{took:.1f} ms a step")
+    assert took < 50
+
+
+MISSING = {"#222222", "#666666"}
+
+
+def hole_on_page(page): return page.evaluate("document.querySelector('.mg-told').textContent")
+
+
+def test_brush_paints_erases_and_undoes(show, cats):
+    page = show(widgets.HoleBrush(cats[:1]))
+    box = page.locator("canvas").bounding_box()
+    at = lambda x, y: (box["x"] + x * box["width"] / 64, box["y"] + y * box["height"] / 64)
+    before = pixel(page, 0, 30, 20)
+    page.mouse.move(*at(10, 20)); page.mouse.down(); page.mouse.move(*at(50, 20)); page.mouse.up()
+    page.mouse.move(*at(5, 60))
+    assert {pixel(page, 0, 30, 20), pixel(page, 0, 31, 20), pixel(page, 0, 12, 20)} <= MISSING
+    assert pixel(page, 0, 30, 30) not in MISSING
+    painted = hole_on_page(page)
+    page.get_by_role("button", name="Erase").click()
+    page.mouse.move(*at(30, 10)); page.mouse.down(); page.mouse.move(*at(30, 30)); page.mouse.up()
+    page.mouse.move(*at(5, 60))
+    assert pixel(page, 0, 30, 20) == before
+    page.get_by_role("button", name="Undo").click()
+    assert pixel(page, 0, 30, 20) in MISSING
+    assert painted in hole_on_page(page)
+    page.get_by_role("button", name="Clear").click()
+    assert pixel(page, 0, 30, 20) == before and "0.0 % missing" in hole_on_page(page)
+    page.get_by_role("button", name="Invert").click()
+    assert "100 % missing" in hole_on_page(page)
+    page.get_by_role("button", name="Random hole").click()
+    share = widgets.unpack_hole(widgets.HoleBrush(cats[:1]).random_holes[0], 64).float().mean().item()
+    assert f"{100 * share:.0f} % missing" in hole_on_page(page)
+    assert page.get_by_role("button", name="Mend").count() == 0  # nobody here who could
+
+
+def test_brush_by_touch(show, cats):
+    page = show(widgets.HoleBrush(cats[:1]))
+    box = page.locator("canvas").bounding_box()
+    page.touchscreen.tap(box["x"] + 40 * box["width"] / 64, box["y"] + 20 * box["height"] / 64)
+    assert pixel(page, 0, 40, 20) in MISSING and pixel(page, 0, 40, 40) not in MISSING
+    assert hole_on_page(page) in ("1.2 % missing", "1.3 % missing")  # a disc of radius 4
+
+
+def test_brush_by_keyboard(show, cats):
+    page = show(widgets.HoleBrush(cats[:1]))
+    page.locator("canvas").focus()
+    for key in ("ArrowRight", "ArrowDown", "Space"): page.keyboard.press(key)
+    assert pixel(page, 0, 34, 34) in MISSING
+    assert "painted" in hole_on_page(page)
+
+
+def test_brush_sends_once_a_stroke(show, cats):
+    class Counted(widgets.HoleBrush):
+        def to_html(self): return super().to_html().replace("save_changes() {}", "save_changes() { window.sent = (window.sent ?? 0) + 1 }")
+    page = show(Counted(cats[:1]))
+    box = page.locator("canvas").bounding_box()
+    for strokes in (1, 2):
+        page.mouse.move(box["x"] + 20, box["y"] + 20); page.mouse.down()
+        for i in range(30): page.mouse.move(box["x"] + 20 + 5 * i, box["y"] + 40 * strokes)
+        assert page.evaluate("window.sent ?? 0") == strokes - 1
+        page.mouse.up()
+        assert page.evaluate("window.sent") == strokes
+
+
+def test_brush_takes_a_picture_and_refuses_others(show, cats, tmp_path):
+    page = show(widgets.HoleBrush(cats[:1]))
+    picture = Image.new("RGB", (600, 300), (0, 0, 255))
+    picture.paste((255, 0, 0), (150, 0, 450, 300))  # its middle square is red
+    picture.save(tmp_path / "wide.png")
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "huge.png").write_bytes(b"0" * 31_000_000)
+    page.locator("input[type=file]").set_input_files(tmp_path / "wide.png")
+    page.wait_for_function("document.querySelector('.mg-told').textContent.includes('wide.png: cut')")
+    page.wait_for_timeout(100)
+    assert {pixel(page, 0, x, y) for x, y in ((1, 1), (62, 62), (32, 32))} == {"#FF0000"}
+    for name, word in (("text.png", "not a picture"), ("huge.png", "too large")):
+        page.locator("input[type=file]").set_input_files(tmp_path / name)
+        page.wait_for_function(f"document.querySelector('.mg-told').textContent.includes('{name}')")
+        assert word in hole_on_page(page)
+
+
+def test_codebook(show, model, cats):
+    explorer = widgets.CodebookExplorer(model.vqgan, cats)
+    page, data = show(explorer), explorer.data
+    box = page.locator("canvas").first.bounding_box()
+    cell = 5 * 32 + 7
+    code = data["order"][cell]
+    page.mouse.click(box["x"] + 7.5 * box["width"] / 32, box["y"] + 5.5 * box["height"] / 32)
+    assert f"code {code}: {data['counts'][code]} times" in hole_on_page(page)
+    for i, picture in enumerate(data["pictures"]):
+        assert f"picture {i + 1}: {picture['tokens'].count(code)} times" in page.locator("figcaption").nth(i + 1).inner_text()
+    page.locator("canvas").nth(1).focus()
+    page.keyboard.press("ArrowRight"); page.keyboard.press("ArrowDown"); page.keyboard.press("Enter")
+    assert f"code {data['pictures'][0]['tokens'][16]}" in hole_on_page(page)
+    page.get_by_role("button", name="Show how often").click()
+
+
+@pytest.mark.parametrize("tokens", [256, 57])
+def test_schedules_count_as_python_does(show, tokens):
+    page = show(widgets.ScheduleExplorer(tokens=tokens))
+    counts = lambda: [int(text) for text in page.locator("td:nth-child(2)").all_inner_texts()]
+    for name in SCHEDULES:
+        page.get_by_role("combobox").select_option(name)
+        for steps in (1, 5, 8, 16):
+            page.locator("input[type=range]").fill(str(steps))
+            assert counts() == mask_counts(name, tokens, steps), (name, steps)
+    point = page.locator("circle").nth(4)
+    point.focus()
+    page.keyboard.press("ArrowUp")
+    assert page.get_by_role("combobox").input_value() == "drawn"
+    box = page.locator("circle").nth(2).bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y); page.mouse.down(); page.mouse.move(x, y + 60); page.mouse.up()
+    points = [float(text) for text in page.locator("circle").evaluate_all("dots => dots.map(dot => dot.getAttribute('aria-valuenow'))")]
+    kept = SCHEDULES["arccos"]
+    assert points[2] < kept(2 / 8) - 0.2  # dragged
+    assert points[4] == pytest.approx(kept(4 / 8) + 0.05, abs=0.01)  # by the arrow key
+    assert points[6] == pytest.approx(kept(6 / 8), abs=0.01)
+    drawn = mask_counts(widgets.drawn_schedule(points), tokens, 16)
+    assert all(abs(a - b) <= 3 for a, b in zip(counts(), drawn, strict=True))  # the page's points have three decimals, the labels two
+
+
+def test_attention(show, model, cats, hole):
+    explorer = widgets.AttentionExplorer(model, cats[:1], hole, token=0)
+    page = show(explorer)
+    assert page.locator("canvas").count() == 17
+    box = page.locator("canvas").first.bounding_box()
+    page.mouse.move(box["x"] + 8.5 * box["width"] / 16, box["y"] + 4.5 * box["height"] / 16)
+    assert "row 4, column 8" in hole_on_page(page)
+    maps = explorer.maps[0, :, 4 * 16 + 8]
+    for head in range(4):
+        share = float(page.locator("figcaption").nth(1 + head).inner_text().split(": ")[1].rstrip(" %")) / 100
+        assert abs(share - maps[head].max().item()) < 0.01
+    assert hole_to_mask(hole)[0, 4 * 16 + 8].item() == ("masked" in hole_on_page(page))
+
+
+def test_dark_page(show, model, cats, hole, runs):
+    page = show(*everything(model, cats, hole, runs), style="background:#111;color:#ddd;color-scheme:dark")
+    for kind in ("button", "figcaption", ".mg-told"):
+        colours = page.locator(kind).evaluate_all("all => all.filter(e => !e.disabled).map(e => getComputedStyle(e).color)")
+        assert set(colours) == {"rgb(221, 221, 221)"}, kind
+    unnamed = page.locator("button, input, select, [tabindex], canvas, svg, section").evaluate_all(
+        "all => all.filter(e => !(e.getAttribute('aria-label') || e.textContent.trim() || e.closest('label'))).length")
+    assert unnamed == 0
