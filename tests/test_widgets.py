@@ -322,6 +322,17 @@ def test_schedules_count_as_python_does(show, tokens):
     assert all(abs(a - b) <= 3 for a, b in zip(counts(), drawn, strict=True))  # the page's points have three decimals, the labels two
 
 
+def test_schedules_show_what_they_mend(show, model, cats, hole):
+    explorer = widgets.ScheduleExplorer(model, cats[:1], hole)
+    page = show(explorer)
+    for name in SCHEDULES:
+        page.get_by_role("combobox").select_option(name)
+        assert page.locator("img").get_attribute("src") == explorer.results[f"{name}, 8"]
+    assert len(set(explorer.results.values())) > 4
+    page.locator("input[type=range]").fill("3")  # nobody here who could mend
+    assert page.locator("img").count() == 0 and "without Python" in page.locator(".mg-large").inner_text()
+
+
 def test_attention(show, model, cats, hole):
     explorer = widgets.AttentionExplorer(model, cats[:1], hole, token=0)
     page = show(explorer)
