@@ -25,13 +25,14 @@ def seconds(n: float | None) -> str: return "not measured" if n is None else f"{
 
 def time_line(times: dict) -> str:
     "What a lesson says of its time and its needs."
-    return f"Time: {seconds(times.get('cpu'))} on {times['cores']} CPU cores; on one GPU: {seconds(times.get('gpu'))}."
+    return f"Time: {seconds(times.get('cpu'))} on {times.get('cores', 2)} CPU cores; on one GPU: {seconds(times.get('gpu'))}."
 
 
 def run(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     start = time.perf_counter()
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": path.parent}}).execute()
+    NotebookClient(notebook, timeout=600, kernel_name="python3", extra_arguments=["--IPKernelApp.log_level=ERROR"],
+                   resources={"metadata": {"path": path.parent}}).execute()
     took, kind = time.perf_counter() - start, "gpu" if GPU else "cpu"
     recorded = json.loads(TIMES.read_text()) if TIMES.exists() else {}
     times = recorded.setdefault(path.stem, {})

@@ -18,7 +18,7 @@ from . import __version__
 from .decoding import CONFIDENCES, ORDERS
 from .experiments import EXPERIMENTS, run_experiment, verdict
 from .fid import fid, frechet_distance, get_network, image_features, picture_batches, score
-from .images import ImageFolder, crop_hole, drawn_cats, find_pictures, fit_picture, load_hole, load_image, open_picture, random_holes, save_sheet, square_crop, to_picture, to_tensor
+from .images import ImageFolder, crop_hole, drawn_cats, find_pictures, fit_picture, load_hole, load_image, open_picture, random_holes, save_sheet, square_crop, tile, to_picture, to_tensor
 from .inpainting import Inpainting, MaskGIT, step_images
 from .masking import mask_to_hole
 from .schedules import SCHEDULES
@@ -182,7 +182,7 @@ def demo(args: argparse.Namespace) -> int:
     masks = [result.mask, *(step.mask for step in result.steps)]
     sheets = [[picture.masked_fill(mask_to_hole(mask, size).cpu() & holes, 0), picture] for picture, mask in zip(pictures, masks)]
     for i, sheet in enumerate(sheets): save_sheet(sheet, out / "steps" / f"{i}.png")
-    save_film([torch.cat([torch.cat(list(row[:8]), 2) for row in sheet], 1) for sheet in sheets], out / "film.png")
+    save_film([tile([row[:8] for row in sheet]) for sheet in sheets], out / "film.png")
     rows = torch.stack([*pictures, images])[:, :4].transpose(0, 1)  # (picture, with its hole ... after each step ... as it was, 3, H, W)
     save_sheet([row.repeat_interleave(2, -1).repeat_interleave(2, -2) for row in rows], out / "steps.png")
     page = DEMO_PAGE.format(count=len(images), seconds=seconds, device=model.device, steps=len(result.steps))

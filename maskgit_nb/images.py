@@ -17,12 +17,12 @@ from tqdm.auto import tqdm
 
 # %% auto #0
 __all__ = ['COATS', 'PATTERNS', 'EYES', 'NOSES', 'WALLS', 'WHITE', 'PINK', 'INK', 'RANGES', 'MOTTLE', 'LAYERS', 'to_tensor',
-           'to_uint8', 'to_picture', 'as_pixels', 'show_images', 'sheet_figure', 'save_sheet', 'square_crop', 'ellipse',
-           'side_of', 'overlap', 'wave', 'cover', 'paint', 'palette', 'cat_parameters', 'draw_wall', 'draw_coat',
-           'draw_body', 'draw_ears', 'draw_head', 'draw_muzzle', 'draw_eyes', 'draw_whiskers', 'draw_group',
-           'drawn_cats', 'check_share', 'random_holes', 'box_holes', 'half_holes', 'centre_holes', 'open_picture',
-           'load_image', 'fit_picture', 'load_hole', 'crop_hole', 'is_picture', 'find_pictures', 'ImageFolder',
-           'data_root', 'unzipped', 'find_split', 'is_header', 'read_gt_csv', 'download_cats']
+           'to_uint8', 'to_picture', 'as_pixels', 'show_images', 'sheet_figure', 'tile', 'save_sheet', 'square_crop',
+           'ellipse', 'side_of', 'overlap', 'wave', 'cover', 'paint', 'palette', 'cat_parameters', 'draw_wall',
+           'draw_coat', 'draw_body', 'draw_ears', 'draw_head', 'draw_muzzle', 'draw_eyes', 'draw_whiskers',
+           'draw_group', 'drawn_cats', 'check_share', 'random_holes', 'box_holes', 'half_holes', 'centre_holes',
+           'open_picture', 'load_image', 'fit_picture', 'load_hole', 'crop_hole', 'is_picture', 'find_pictures',
+           'ImageFolder', 'data_root', 'unzipped', 'find_split', 'is_header', 'read_gt_csv', 'download_cats']
 
 # %% ../nbs/00_images.ipynb #00-008
 def to_tensor(picture: Image.Image) -> Tensor:
@@ -102,11 +102,14 @@ def sheet_figure(pixels: Tensor, scale: int, tops: list[int], lefts: list[int], 
     return figure
 
 # %% ../nbs/00_images.ipynb #00-018
-def save_sheet(rows: list[Tensor], path: str | Path) -> None:
+def tile(rows: Sequence[Tensor]) -> Tensor:
+    "Rows of images (M,3,H,W) as one image (3,H * rows,W * M)."
+    return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
+
+def save_sheet(rows: Sequence[Tensor], path: str | Path) -> None:
     "Save rows of images (M,3,H,W) in [-1,1] as one PNG."
-    pixels = torch.cat([torch.cat(list(to_uint8(row.cpu())), dim=2) for row in rows], dim=1)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
+    to_picture(tile(rows)).save(path)
 
 # %% ../nbs/00_images.ipynb #00-021
 def square_crop(picture: Image.Image, size: int, resample: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:

@@ -17,18 +17,22 @@ from .schedules import SCHEDULES, get_schedule, mask_counts, masked_share
 from .vqgan import VQGAN
 
 # %% auto #0
-__all__ = ['STATIC', 'PAGE', 'MOST_STEPS', 'png_url', 'open_url', 'byte_text', 'static_text', 'contact_sheet', 'PageWidget',
-           'Beside', 'choices', 'confidence_levels', 'record', 'Scrubber', 'pack_hole', 'unpack_hole', 'HoleBrush',
-           'code_portraits', 'map_order', 'CodebookExplorer', 'drawn_schedule', 'ScheduleExplorer', 'attention_maps',
-           'pack_maps', 'heat', 'AttentionExplorer']
+__all__ = ['STATIC', 'PAGE', 'MOST_STEPS', 'png_bytes', 'png_url', 'open_url', 'byte_text', 'static_text', 'contact_sheet',
+           'PageWidget', 'Beside', 'choices', 'confidence_levels', 'record', 'Scrubber', 'pack_hole', 'unpack_hole',
+           'HoleBrush', 'code_portraits', 'map_order', 'CodebookExplorer', 'drawn_schedule', 'ScheduleExplorer',
+           'attention_maps', 'pack_maps', 'heat', 'AttentionExplorer']
 
 # %% ../nbs/08_widgets.ipynb #08-008
-def png_url(x: Tensor, colours: int = 0) -> str:
-    "One image (3,H,W) as the address of a PNG that is its own content; with a palette of at most `colours`, if not 0."
-    data, picture = io.BytesIO(), to_picture(x)
+def png_bytes(picture: Image.Image, colours: int = 0) -> bytes:
+    "A picture as a PNG file; with a palette of at most `colours`, if not 0."
+    data = io.BytesIO()
     if colours: picture = picture.quantize(colours, dither=Image.Dither.NONE)
     picture.save(data, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+    return data.getvalue()
+
+def png_url(x: Tensor, colours: int = 0) -> str:
+    "One image (3,H,W) as the address of a `png_bytes` that is its own content."
+    return "data:image/png;base64," + base64.b64encode(png_bytes(to_picture(x), colours)).decode()
 
 def open_url(url: str) -> Image.Image:
     "The picture in a `png_url`. ValueError if it is none."
@@ -52,9 +56,7 @@ def contact_sheet(rows: Sequence[Sequence[Image.Image]], gap: int = 4, scale: in
     sheet = Image.new("RGB", (max(map(len, rows)) * (width + gap) - gap, len(rows) * (height + gap) - gap), "white")
     for i, row in enumerate(rows):
         for j, tile in enumerate(row): sheet.paste(tile.resize((width, height), Image.Resampling.NEAREST), (j * (width + gap), i * (height + gap)))
-    data = io.BytesIO()
-    sheet.quantize(128, dither=Image.Dither.NONE).save(data, format="PNG", optimize=True)
-    return data.getvalue()
+    return png_bytes(sheet, 128)
 
 # %% ../nbs/08_widgets.ipynb #08-014
 PAGE = """<style>{css}</style><div data-mg="waiting"></div><script type="module">
@@ -130,7 +132,7 @@ def record(model: MaskGIT, images: Tensor, holes: Tensor, name: str = "", schedu
     decided, sure = decided_at(result.steps).cpu(), confidence_levels(result)
     left = torch.stack([result.mask.sum(1).cpu(), *(step.counts.cpu() for step in result.steps)])  # (steps + 1, B)
     rivals = torch.stack([codes, (1000 * likeliest).round().long()], -1).tolist()  # (B, N, 5, 2)
-    pictures = [dict(frames=[png_url(x, 128).split(",")[1] for x in frames[:, i]], confidence=[byte_text(x) for x in sure[:, i]],
+    pictures = [dict(frames=[png_url(x, 128) for x in frames[:, i]], confidence=[byte_text(x) for x in sure[:, i]],
                      decided=decided[i].tolist(), codes=result.tokens[i].tolist(), left=left[:, i].tolist(),
                      probability=[round(p, 4) for p in probability[i].tolist()],
                      likeliest=[five if step else [] for five, step in zip(rivals[i], decided[i].tolist())])
@@ -153,7 +155,7 @@ class Scrubber(PageWidget):
             if not isinstance(run, dict) or not run.get("pictures"):
                 raise ValueError(f"a run must be made by record(model, images, holes, ...); got {type(run).__name__}")
         pictures = [picture for run in runs for picture in run["pictures"]]
-        sizes = {(open_url("," + picture["frames"][0]).width, len(picture["codes"])) for picture in pictures}
+        sizes = {(open_url(picture["frames"][0]).width, len(picture["codes"])) for picture in pictures}
         if len(sizes) > 1: raise ValueError(f"all runs must have one image size and number of tokens; got {sorted(sizes)}")
         size, tokens = next(iter(sizes), (64, 256))
         steps = max((len(run["left"]) - 1 for run in runs), default=0)
@@ -162,7 +164,7 @@ class Scrubber(PageWidget):
     def sheet(self) -> bytes:
         rows = []
         for picture in (picture for run in self.data["runs"] for picture in run["pictures"]):
-            tiles = [open_url("," + frame) for frame in picture["frames"]]
+            tiles = [open_url(frame) for frame in picture["frames"]]
             rows += [[to_picture(token_picture(torch.tensor(picture["decided"]), t, tiles[0].width)) for t in range(len(tiles))], tiles]
         return contact_sheet(rows or [[Image.new("RGB", (64, 64), "white")]], scale=1)
 

@@ -37,19 +37,16 @@ WAY_TEXT = "".join(f" --{name}--> " if kind == "arrow" else name for kind, name,
 WAY_BLOCK = re.compile(r"^```\w*\n(" + re.escape(WAY_TEXT) + r"\n.*?)^```$", re.MULTILINE | re.DOTALL)
 BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)")
 
-# The first cell of every executed copy: widgets and boxes of widgets show themselves as pieces of a static page too.
+# The first cell of every executed copy: widgets that can, and boxes of them, show themselves as pieces of a static page too.
 WIDGETS_AS_PAGES = """
-import html as _html, anywidget as _anywidget, ipywidgets as _ipywidgets
-def _page(widget):
-    if hasattr(widget, "to_html"): return widget.to_html()
-    if isinstance(widget, _ipywidgets.Box): return '<div class="beside">' + "".join(f"<div>{_page(child)}</div>" for child in widget.children) + "</div>"
-    return f"<pre>{_html.escape(str(getattr(widget, 'value', '')))}</pre>"
+import anywidget as _anywidget, ipywidgets as _ipywidgets
+def _page(widget): return {"text/html": widget.to_html()} if hasattr(widget, "to_html") else {}
 _any, _box = _anywidget.AnyWidget._repr_mimebundle_, _ipywidgets.Box._repr_mimebundle_
 def _any_page(widget, **kwargs):
     data, metadata = _any(widget, **kwargs) or ({}, {})
-    return (data | {"text/html": _page(widget)} if hasattr(widget, "to_html") else data), metadata
+    return data | _page(widget), metadata
 _anywidget.AnyWidget._repr_mimebundle_ = _any_page
-_ipywidgets.Box._repr_mimebundle_ = lambda box, **kwargs: _box(box, **kwargs) | {"text/html": _page(box)}
+_ipywidgets.Box._repr_mimebundle_ = lambda box, **kwargs: _box(box, **kwargs) | _page(box)
 """
 
 

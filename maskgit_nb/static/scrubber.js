@@ -15,7 +15,7 @@ function curve(parent, run) {
 
 async function row(parent, picture, { grid, size }, name, point) {
   const box = element("div", { className: "mg-row" }, parent)
-  const frames = await Promise.all(picture.frames.map(frame => loaded("data:image/png;base64," + frame)))
+  const frames = await Promise.all(picture.frames.map(loaded))
   const confidence = picture.confidence.map(bytes), cell = size / grid
   const canvases = ["tokens", "picture", "confidence", "decided now"].map(label => panel(box, label, size))
   const [tokens, shown, sure, now] = canvases.map(canvas => canvas.getContext("2d"))
