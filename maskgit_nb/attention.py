@@ -35,7 +35,7 @@ def show_attention(image: Tensor, weights: Tensor, token: int, titles: list[str]
         axis.set(title=title, xticks=[], yticks=[])
     plt.show()
 
-# %% ../nbs/02_attention.ipynb #02-038
+# %% ../nbs/02_attention.ipynb #02-040
 class MultiHeadAttention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017, section 3.2.2): (B,N,dim) -> (B,N,dim).
 
