@@ -12,8 +12,8 @@ __all__ = ['scaled_dot_product', 'show_attention', 'MultiHeadAttention']
 
 # %% ../nbs/02_attention.ipynb #02-017
 def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
-    """softmax(q k^T / sqrt(d)) v, written out (Vaswani et al. 2017, eq. 1). q, k, v are (...,N,d); returns the mixed values
-    (...,N,d) and the weights (...,N,N), each row of which sums to 1 before `dropout` zeroes a share of them."""
+    """softmax(q k^T / sqrt(d)) v, written out (Vaswani et al. 2017, eq. 1). q, k are (...,N,d), v is (...,N,e); returns the
+    mixed values (...,N,e) and the weights (...,N,N) as they are before `dropout`: each row sums to 1."""
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (..., N, N)
     weights = scores.softmax(dim=-1)
     return F.dropout(weights, dropout, training=dropout > 0) @ v, weights

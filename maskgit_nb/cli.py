@@ -30,8 +30,8 @@ from .vqgan import VQGAN, VQGANConfig, find_weights, shipped_weights
 __all__ = ['DEMO_PAGE', 'picture_paths', 'hole_path', 'ending_number', 'output_folder', 'save_png', 'load_pair', 'load_pairs',
            'save_frames', 'load_model', 'decode_options', 'inpaint', 'generate', 'cc0_cat', 'save_film', 'demo',
            'open_data', 'open_val', 'reconstruction_distance', 'record_run', 'train_vqgan', 'train', 'measure',
-           'experiment', 'info', 'add_fields', 'from_args', 'add_decoding', 'add_hole', 'add_training', 'make_parser',
-           'main']
+           'experiment', 'info', 'add_fields', 'from_args', 'add_decoding', 'add_hole', 'add_training', 'add_pictures',
+           'add_stages', 'add_studies', 'make_parser', 'main']
 
 # %% ../nbs/12_cli.ipynb #12-008
 def picture_paths(source: Path) -> list[Path]:
@@ -336,13 +336,13 @@ def add_hole(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dilate", type=int, default=0, help="also predict tokens this far from the hole: 0, 1 or 2 (default: 0)")
     parser.add_argument("--evidence", type=float, default=30.0, help="weight of what half-seen tokens show, 0 = treat them as unseen (default: 30)")
 
-def add_training(parser: argparse.ArgumentParser, presets: str) -> None:
+def add_training(parser: argparse.ArgumentParser) -> None:
     "The options of training, shared by both stages."
     add = parser.add_argument
     add("--data", required=True, nargs="+", help="folders of pictures of any size, cropped to squares; drawn:2000 means 2000 drawn cats; or tar shards (webdataset), read as a stream")
     add("--val", help="folder of pictures to validate on (the first 256 are used)")
     add("--out", type=Path, required=True, help="folder for checkpoints, log, samples and weights; run again with the same --out to resume")
-    add("--preset", default="small", help=f"size of the model: {presets} (default: small)")
+    add("--preset", default="small", help="size of the model: tiny, small, lab, paper (default: small)")
     add("--init", help="start from these weights (shipped name, folder or Hub id) instead of random ones; --preset is then not used")
     add("--no-flip", action="store_true", help="do not train on mirror images as well")
     add("--restart", action="store_true", help="ignore checkpoints in --out")
@@ -354,17 +354,8 @@ def add_training(parser: argparse.ArgumentParser, presets: str) -> None:
                compile="train the transformer through torch.compile", tracker="one of accelerate's, such as wandb; auto = tensorboard if installed, none = the log alone")
 
 # %% ../nbs/12_cli.ipynb #12-044
-def make_parser() -> argparse.ArgumentParser:
-    "The parser of the whole command line."
-    parser = argparse.ArgumentParser("maskgit-nb", description="Mend and make images with MaskGIT, and train it on your own.")
-    parser.add_argument("--version", action="version", version=f"maskgit_nb {__version__}")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda (default: cuda if there is one)")
-    commands = parser.add_subparsers(title="commands", dest="command", required=True)
-    def command(run, name: str, text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        added.set_defaults(run=run)
-        return added
-
+def add_pictures(command: Callable[..., argparse.ArgumentParser]) -> None:
+    "The commands that mend and make pictures; `command(run, name, text)` adds one and returns its parser."
     sub = command(inpaint, "inpaint", "mend the holes in a picture, or in all pictures of a folder")
     sub.add_argument("image", type=Path, help="picture, or folder of pictures")
     sub.add_argument("--hole", type=Path, required=True, help="mask for all, or folder of masks named as the pictures; white = known, black = missing")
@@ -380,26 +371,32 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--n", type=int, default=16, help="how many (default: 16)")
     sub.add_argument("--out", type=Path, required=True, help="folder for 0000.png, 0001.png, ...")
     add_decoding(sub)
-
     sub = command(demo, "demo", "mend a CC0 photograph and sixteen drawn cats, and write a page to open")
     sub.add_argument("--out", type=Path, default=Path("demo"), help="folder for the page and its pictures (default: demo)")
     add_hole(sub)
     add_decoding(sub)
 
+# %% ../nbs/12_cli.ipynb #12-045
+def add_stages(command: Callable[..., argparse.ArgumentParser]) -> None:
+    "The commands that train the two stages, by `command` as in `add_pictures`."
     sub = command(train_vqgan, "train-vqgan", "train the first stage: images to tokens and back")
-    add_training(sub, "tiny, small, lab, paper")
+    add_training(sub)
     add_fields(sub, VQGANLoss, perceptual="weight of the perceptual loss, 0 = none; needs maskgit_nb[perceptual]", adversarial="size of the adversarial gradient beside the reconstruction's, 0 = none",
                adversarial_start="step at which the discriminator joins", restart_until="share of the steps in which dead codes restart")
     sub.add_argument("--rfd", default="auto", metavar="NETWORK", help="Fréchet distance of reconstructions at validation: lite0, inception or none (default: lite0 if installed)")
     sub.add_argument("--decoder-only", action="store_true", help="with --init: leave encoder and codes as they are, so that a second stage trained on them still fits")
     sub = command(train, "train", "train the second stage: the transformer that fills in tokens")
     sub.add_argument("--vqgan", default="cats64-small", help="first stage: shipped name, folder with vqgan.safetensors or Hub id (default: cats64-small)")
-    add_training(sub, "tiny, small, lab, paper")
+    add_training(sub)
     sub.add_argument("--schedule", help=f"gamma(u) for the share of masked tokens: {', '.join([*SCHEDULES, *RATIOS])} (default: cosine, for --preset lab constant; linear is U(0,1))")
     sub.add_argument("--loss-on", default="masked", help="masked tokens only, or all (default: masked)")
     sub.add_argument("--hole-share", type=float, help="share of each batch masked within free-form holes (default: 0.5, for --preset lab 0)")
     sub.add_argument("--no-token-cache", action="store_true", help="encode each batch when its turn comes, instead of all images beforehand")
     sub.add_argument("--label-smoothing", type=float, default=0.1, help="(default: 0.1)")
+
+# %% ../nbs/12_cli.ipynb #12-046
+def add_studies(command: Callable[..., argparse.ArgumentParser]) -> None:
+    "The commands that measure, by `command` as in `add_pictures`."
     sub = command(measure, "fid", "measure the distance between two sets of pictures")
     for name in ("real", "made"): sub.add_argument(name, type=Path, help="folder of pictures, .npz statistics, or the lab's test_gt.csv")
     sub.add_argument("--hole", type=Path, help="folder of masks (white = known): also compare picture by picture inside the holes")
@@ -414,9 +411,22 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--network", default="lite0", help="lite0, inception or random (default: lite0)")
     sub = command(info, "info", "print versions, device and weights")
     sub.add_argument("weights", nargs="?", help="shipped name, folder or Hub id (default: all shipped)")
-    return parser
 
 # %% ../nbs/12_cli.ipynb #12-047
+def make_parser() -> argparse.ArgumentParser:
+    "The parser of the whole command line."
+    parser = argparse.ArgumentParser("maskgit-nb", description="Mend and make images with MaskGIT, and train it on your own.")
+    parser.add_argument("--version", action="version", version=f"maskgit_nb {__version__}")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda (default: cuda if there is one)")
+    commands = parser.add_subparsers(title="commands", dest="command", required=True)
+    def command(run, name: str, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        added.set_defaults(run=run)
+        return added
+    for add in (add_pictures, add_stages, add_studies): add(command)
+    return parser
+
+# %% ../nbs/12_cli.ipynb #12-050
 def main(argv: list[str] | None = None) -> int:
     "Run the command line; returns the exit status: 0 done, 1 something failed, named in one line (2, from argparse: wrong usage)."
     argv = sys.argv[1:] if argv is None else argv
@@ -432,5 +442,5 @@ def main(argv: list[str] | None = None) -> int:
         print("maskgit-nb: stopped", file=sys.stderr)
         return 130
 
-# %% ../nbs/12_cli.ipynb #12-048
+# %% ../nbs/12_cli.ipynb #12-051
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())  # python -m maskgit_nb.cli; not in a notebook

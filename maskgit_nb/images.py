@@ -147,7 +147,7 @@ def cover(distance: Tensor, blur: Tensor | float) -> Tensor:
     return (0.5 - distance / blur).clamp(0, 1)
 
 def paint(canvas: Tensor, colour: Tensor, alpha: Tensor) -> None:
-    "Lay `colour` (n,3,1,1) or (n,3,H,W) over `canvas` (n,3,H,W), in place, as thick as `alpha` (n,1,H,W) in [0,1]."
+    "Lay `colour` (3,1,1), (n,3,1,1) or (n,3,H,W) over `canvas` (n,3,H,W), in place, as thick as `alpha` (n,1,H,W) in [0,1]."
     canvas.lerp_(colour, alpha)
 
 # %% ../nbs/00_images.ipynb #00-034

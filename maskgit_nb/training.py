@@ -31,9 +31,10 @@ from .vqgan import VQGAN, PatchDiscriminator, PerceptualLoss, VectorQuantizer, h
 # %% auto #0
 __all__ = ['RATIOS', 'TrainConfig', 'warmup_cosine', 'make_optimizers', 'step_all', 'make_accelerator', 'prepare', 'start_run',
            'EndlessBatches', 'webdataset', 'write_shards', 'ShardStream', 'make_ema', 'update_ema', 'save_checkpoint',
-           'find_checkpoints', 'read_rows', 'RunLog', 'terminated', 'mean_metrics', 'run_steps', 'VQGANLoss',
-           'image_gradients', 'validate_vqgan', 'VQGANState', 'fit_vqgan', 'tokenize', 'fingerprint', 'cached_tokens',
-           'truncated_normal', 'half', 'training_masks', 'masked_losses', 'validate_maskgit', 'fit_maskgit']
+           'find_checkpoints', 'read_rows', 'RunLog', 'newest_checkpoint', 'open_batches', 'load_checkpoint',
+           'anyone_told_to_stop', 'terminated', 'mean_metrics', 'run_steps', 'VQGANLoss', 'image_gradients',
+           'validate_vqgan', 'VQGANState', 'fit_vqgan', 'tokenize', 'fingerprint', 'cached_tokens', 'truncated_normal',
+           'half', 'training_masks', 'masked_losses', 'validate_maskgit', 'fit_maskgit']
 
 # %% ../nbs/09_training.ipynb #09-006
 @dataclass(frozen=True)
@@ -259,6 +260,32 @@ class RunLog:
         return read_rows(Path(out) / "log.jsonl")
 
 # %% ../nbs/09_training.ipynb #09-050
+def newest_checkpoint(accelerator: Accelerator, out: Path, resume: bool) -> tuple[Path | None, int]:
+    "The newest checkpoint in `out` and its step; None and 0 if there is none. Without `resume` all are removed first."
+    if not resume and accelerator.is_main_process:
+        for old in find_checkpoints(out): shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+    found = find_checkpoints(out)
+    return (found[-1], int(found[-1].name.split("-")[1])) if found else (None, 0)
+
+def open_batches(accelerator: Accelerator, data: Dataset | ShardStream, config: TrainConfig, start: int, rows: slice) -> Iterator[Tensor]:
+    "The `rows` of all batches that follow step `start`. A `ShardStream` learns where it was when the checkpoint is loaded."
+    if isinstance(data, ShardStream):
+        accelerator.register_for_checkpointing(data)
+        return data.batches(config.batch_size, config.seed, rows)
+    return iter(DataLoader(data, batch_sampler=EndlessBatches(len(data), config.batch_size, config.seed, start * config.accumulate, rows)))
+
+def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
+    "Load all training state. ValueError if `checkpoint` is of another model."
+    try: accelerator.load_state(str(checkpoint))
+    except (RuntimeError, ValueError) as error: raise ValueError(f"{checkpoint} does not fit this model: take another folder, or start afresh in this one ({error})") from error
+
+def anyone_told_to_stop(accelerator: Accelerator, received: list) -> bool:
+    "Whether SIGTERM came to any of the processes: they stop together or not at all."
+    if accelerator.num_processes == 1: return bool(received)
+    return bool(accelerator.gather(torch.tensor([len(received)], device=accelerator.device)).any())
+
+# %% ../nbs/09_training.ipynb #09-051
 @contextmanager
 def terminated() -> Iterator[list]:
     "Inside the block SIGTERM, by which clusters announce that they will stop a run, only fills the list that is yielded."
@@ -274,6 +301,7 @@ def mean_metrics(accelerator: Accelerator, metrics: list[dict]) -> dict:
     if accelerator.num_processes > 1: means = accelerator.gather(means.to(accelerator.device, torch.float32).unsqueeze(0)).mean(0)
     return dict(zip(metrics[0], means.tolist()))
 
+# %% ../nbs/09_training.ipynb #09-053
 def run_steps(accelerator: Accelerator, micro_step: Callable, data: Dataset | ShardStream, config: TrainConfig, out: Path, on_step: Callable,
               validate: Callable, resume: bool = True, best_by: str = "", save_best: Callable | None = None) -> list[dict]:
     """The loop both stages share. `micro_step(batch, step, rows, generator)` trains on those `rows` of the step's images and
@@ -281,24 +309,17 @@ def run_steps(accelerator: Accelerator, micro_step: Callable, data: Dataset | Sh
     which a new lowest `best_by` calls `save_best(folder)`. Returns the log's rows.
 
     Batches and random draws depend on (seed, step) alone; a `ShardStream` is read on from where its state is. With `resume` the
-    newest checkpoint in `out` is loaded first; without, the checkpoints in `out` are removed. SIGTERM: saves a checkpoint, then SystemExit. FloatingPointError if the loss is not
-    finite when it is to be logged or saved. ValueError if the processes cannot share a batch equally.
+    newest checkpoint in `out` is loaded first; without, the checkpoints in `out` are removed. SIGTERM: saves a checkpoint, then
+    SystemExit. FloatingPointError if the loss is not finite when it is to be logged or saved. ValueError if the processes cannot
+    share a batch equally.
     """
     share, remainder = divmod(config.batch_size, accelerator.num_processes)
     if remainder: raise ValueError(f"batch_size {config.batch_size} cannot be shared equally by {accelerator.num_processes} processes")
-    if not resume and accelerator.is_main_process:
-        for old in find_checkpoints(out): shutil.rmtree(old)
-    accelerator.wait_for_everyone()
-    checkpoints, first = find_checkpoints(out), accelerator.process_index * share
-    start = int(checkpoints[-1].name.split("-")[1]) if checkpoints else 0
+    first = accelerator.process_index * share
     rows = slice(first, first + share)
-    if isinstance(data, ShardStream):
-        accelerator.register_for_checkpointing(data)
-        loader = data.batches(config.batch_size, config.seed, rows)
-    else: loader = iter(DataLoader(data, batch_sampler=EndlessBatches(len(data), config.batch_size, config.seed, start * config.accumulate, rows)))
-    if checkpoints:  # after the loader, which draws from the global generator
-        try: accelerator.load_state(str(checkpoints[-1]))
-        except (RuntimeError, ValueError) as error: raise ValueError(f"{checkpoints[-1]} does not fit this model: take another folder, or start afresh in this one ({error})") from error
+    checkpoint, start = newest_checkpoint(accelerator, out, resume)
+    loader = open_batches(accelerator, data, config, start, rows)
+    if checkpoint: load_checkpoint(accelerator, checkpoint)  # after the loader, which draws from the global generator
     log, began, seen = RunLog(out, start, accelerator.is_main_process), time.perf_counter(), 0
     bar = tqdm(total=config.steps, initial=start, desc=out.name, disable=not (config.progress and accelerator.is_local_main_process))
     with bar, terminated() as received:
@@ -311,7 +332,7 @@ def run_steps(accelerator: Accelerator, micro_step: Callable, data: Dataset | Sh
             added = on_step()
             bar.update()
             log_now, validate_now, save_now = (step % every == 0 or step == config.steps for every in (config.log_every, config.validate_every, config.save_every))
-            stop = accelerator.gather(torch.tensor([len(received)], device=accelerator.device)).any().item() if accelerator.num_processes > 1 else bool(received)
+            stop = anyone_told_to_stop(accelerator, received)
             if log_now or save_now or stop:
                 means = {**mean_metrics(accelerator, metrics), **added}
                 if not math.isfinite(means["loss"]): raise FloatingPointError(f"loss is {means['loss']} at step {step}: lower lr, or precision='no'")
@@ -331,7 +352,7 @@ def run_steps(accelerator: Accelerator, micro_step: Callable, data: Dataset | Sh
     accelerator.wait_for_everyone()
     return RunLog.read(out)
 
-# %% ../nbs/09_training.ipynb #09-059
+# %% ../nbs/09_training.ipynb #09-062
 @dataclass(frozen=True)
 class VQGANLoss:
     """Weights of the VQGAN's loss beside |x - x_hat| and the quantizer's: `perceptual` on `PerceptualLoss` (0: not used),
@@ -343,7 +364,7 @@ class VQGANLoss:
     restart_until: float = 0.7
     usage_decay: float = 0.99
 
-# %% ../nbs/09_training.ipynb #09-060
+# %% ../nbs/09_training.ipynb #09-063
 def image_gradients(made: Tensor, real: Tensor, loss: VQGANLoss, perceptual: PerceptualLoss | None, discriminator: nn.Module | None,
                     total: Callable = lambda number: number) -> tuple[Tensor, dict]:
     """Gradient of the image losses with respect to the reconstruction `made` (B,3,H,W), and the losses as numbers.
@@ -365,7 +386,7 @@ def image_gradients(made: Tensor, real: Tensor, loss: VQGANLoss, perceptual: Per
         metrics["fooled"] = fooled.detach()
     return gradient, metrics
 
-# %% ../nbs/09_training.ipynb #09-064
+# %% ../nbs/09_training.ipynb #09-067
 def validate_vqgan(vqgan: VQGAN, val: Tensor, sheet: Path, distance: Callable | None = None) -> dict:
     """PSNR, l1 and perplexity of the reconstructions of `val` (M,3,H,W), and `val_rfd`, their Fréchet distance to the originals, if
     `distance(made)` is given, which measures it; writes the first 16 to `sheet`, below the originals."""
@@ -377,7 +398,7 @@ def validate_vqgan(vqgan: VQGAN, val: Tensor, sheet: Path, distance: Callable | 
     found = dict(val_psnr=psnr(made, val), val_l1=F.l1_loss(made, val).item(), val_perplexity=perplexity(tokens.cpu(), vqgan.config.codebook_size))
     return found if distance is None else found | dict(val_rfd=distance(made))
 
-# %% ../nbs/09_training.ipynb #09-067
+# %% ../nbs/09_training.ipynb #09-070
 class VQGANState:
     "What a checkpoint of the first stage holds beside the models: the averaged weights, and the running `usage` of the codes."
     def __init__(self, ema: AveragedModel, quantizer: VectorQuantizer): self.ema, self.quantizer = ema, quantizer
@@ -390,7 +411,7 @@ class VQGANState:
         self.quantizer.usage.copy_(state.pop("usage", self.quantizer.usage))
         self.ema.load_state_dict(state)
 
-# %% ../nbs/09_training.ipynb #09-070
+# %% ../nbs/09_training.ipynb #09-073
 def fit_vqgan(model: VQGAN, images: Dataset | ShardStream, out: str | Path, config: TrainConfig = TrainConfig(), loss: VQGANLoss = VQGANLoss(),
               val: Tensor | None = None, resume: bool = True, cpu: bool = False, decoder_only: bool = False,
               distance: Callable | None = None) -> list[dict]:
@@ -450,7 +471,7 @@ def fit_vqgan(model: VQGAN, images: Dataset | ShardStream, out: str | Path, conf
     accelerator.unwrap_model(model, keep_fp32_wrapper=False).requires_grad_(True).load_state_dict(ema.module.state_dict())
     return rows
 
-# %% ../nbs/09_training.ipynb #09-077
+# %% ../nbs/09_training.ipynb #09-080
 @torch.no_grad()
 def tokenize(vqgan: VQGAN, images: Dataset, batch_size: int = 64, progress: bool = True) -> Tensor:
     "The tokens (M,N) of a dataset of images, as int16 to keep them small; computed once, since the VQGAN stays fixed."
@@ -460,7 +481,7 @@ def tokenize(vqgan: VQGAN, images: Dataset, batch_size: int = 64, progress: bool
         batches = tqdm(loader, desc="tokens", leave=False, disable=not progress)
         return torch.cat([vqgan.encode(x.to(device)).short().cpu() for x in batches])
 
-# %% ../nbs/09_training.ipynb #09-080
+# %% ../nbs/09_training.ipynb #09-083
 def fingerprint(data: nn.Module | Mapping | Dataset | Tensor) -> str:
     """Twelve hexadecimal digits of SHA-256: of a module, a state or a tensor over names, types, shapes and values; of a folder over file
     names, sizes and times; of another data set over all images."""
@@ -494,7 +515,7 @@ def cached_tokens(vqgan: VQGAN, images: Dataset, folder: Path, accelerator: Acce
     accelerator.wait_for_everyone()
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
-# %% ../nbs/09_training.ipynb #09-083
+# %% ../nbs/09_training.ipynb #09-086
 def truncated_normal(u: float, mean: float = 0.55, deviation: float = 0.25) -> float:
     "u in [0,1] to a share in [0.5,1] whose distribution is a normal cut off there (Li et al. 2023, MAGE)."
     normal = statistics.NormalDist(mean, deviation)
@@ -517,7 +538,7 @@ def training_masks(batch: int, grid: int, image_size: int, schedule: str | Calla
     if holes: candidates[:holes] = hole_to_mask(random_holes(holes, image_size, generator), grid)
     return random_mask(ratio, candidates=candidates, generator=generator)
 
-# %% ../nbs/09_training.ipynb #09-088
+# %% ../nbs/09_training.ipynb #09-091
 @torch.no_grad()
 def masked_losses(transformer: BidirectionalTransformer, tokens: Tensor, mask: Tensor) -> Tensor:
     "Sum of the cross-entropies in nats over the masked tokens of each image: (B,)."
@@ -543,7 +564,7 @@ def validate_maskgit(model: MaskGIT, val: Tensor, tokens: Tensor, schedule: str,
     save_sheet([val[:16].masked_fill(holes, 0.0), mended, val[:16]], sheet)
     return found
 
-# %% ../nbs/09_training.ipynb #09-092
+# %% ../nbs/09_training.ipynb #09-095
 def fit_maskgit(model: MaskGIT, images: Dataset | ShardStream, out: str | Path, config: TrainConfig = TrainConfig(), schedule: str | Callable = "cosine",
                 hole_share: float = 0.5, label_smoothing: float = 0.1, loss_on: str = "masked", val: Tensor | None = None, resume: bool = True,
                 cpu: bool = False, cache: bool = True) -> list[dict]:

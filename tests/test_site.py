@@ -111,6 +111,11 @@ def test_the_way_is_lit_where_the_lesson_is(site: Path, pages):
     assert [Path(link).stem[:2] for link in pages[site / f"{LESSONS[2]}.html"].current] == ["02"]
 
 
+def test_figures_are_told_in_words(site: Path):
+    told = [alt for name in LESSONS for alt in re.findall(r'<img[^>]* src="drawn/[^>]* alt="([^"]*)"', (site / f"{name}.html").read_text())]
+    assert len(told) > 80 and min(map(len, told)) > 60 and len(set(told)) > 0.9 * len(told)
+
+
 def test_pages_say_whether_they_were_executed(site: Path):
     for name in LESSONS: assert ("Outputs of a fresh run" in (site / f"{name}.html").read_text()) == (name in WITH_WIDGETS), name
 

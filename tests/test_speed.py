@@ -8,6 +8,9 @@ from maskgit_nb.images import drawn_cats, random_holes
 from maskgit_nb.inpainting import MaskGIT
 
 
+pytestmark = pytest.mark.alone
+
+
 @pytest.fixture(autouse=True)
 def two_threads():
     before = torch.get_num_threads()

@@ -119,6 +119,14 @@ def short_title(stem: str, text: str) -> str:
     return f"{stem[:2]} {name}" if stem[:2].isdigit() else name
 
 
+def in_words(text: str) -> str:
+    "The last sentence or two of a piece of prose, without markup: what the cell below it is about."
+    blocks = [block for block in re.split(r"\n\s*\n", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)) if block.strip() and not block.lstrip().startswith(("|", "<", ">"))]
+    last = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", blocks[-1]) if blocks else ""
+    sentences = re.split(r"(?<=[.?!:]) +", re.sub(r"^(?:#+|-|\d+\.) +|[*`$]", "", last).replace("\n", " ").strip())
+    return " ".join(sentences[-2:])
+
+
 def lit(block: str) -> set[int]:
     "The places of WAY that lie over the carets of a lesson's block, or over its words if it has none; all of them where it says so."
     if "whole line" in block: return set(range(len(WAY)))
@@ -198,17 +206,17 @@ class Site:
                  f'<small>{note}</small></p>')
         return re.sub(r"^(# .+)$", lambda match: f"{match[1]}\n\n{tools}\n", text, count=1, flags=re.MULTILINE)
 
-    def picture(self, data: str, kind: str, key: str) -> str:
+    def picture(self, data: str, kind: str, key: str, told: str) -> str:
         raw = base64.b64decode(data)
         width, height = Image.open(io.BytesIO(raw)).size
         scale = max(1, 256 // width) if width <= 128 else 1
         (self.docs / "drawn").mkdir(exist_ok=True)
         (self.docs / "drawn" / f"{key}.{kind}").write_bytes(raw)
         small = ' class="small"' if scale > 1 else ""
-        return f'<img{small} src="drawn/{key}.{kind}" width="{width * scale}" height="{height * scale}" alt="What the code above draws" loading="lazy">'
+        return f'<img{small} src="drawn/{key}.{kind}" width="{width * scale}" height="{height * scale}" alt="{html.escape(told)}" loading="lazy">'
 
-    def output(self, output, key: str) -> str:
-        "One output as HTML; Markdown is put into the page by `cell`."
+    def output(self, output, key: str, told: str) -> str:
+        "One output as HTML, a picture with `told` for those who do not see it; Markdown is put into the page by `notebook`."
         if output.output_type == "stream": return f'<pre class="{output.name}">{html.escape(plain(output.text).rstrip())}</pre>'
         if output.output_type == "error": return f'<pre class="stderr">{html.escape(plain(chr(10).join(output.traceback)))}</pre>'
         data = output.data
@@ -216,7 +224,7 @@ class Site:
         if "text/html" in data: return f'<div class="md-typeset__scrollwrap">{data["text/html"]}</div>'
         if "image/svg+xml" in data: return data["image/svg+xml"]
         for mime, kind in (("image/png", "png"), ("image/jpeg", "jpg")):
-            if mime in data: return self.picture(data[mime], kind, key)
+            if mime in data: return self.picture(data[mime], kind, key, told)
         return f'<pre>{html.escape(plain(data.get("text/plain", "")))}</pre>'
 
     def code(self, source: str, stem: str) -> str:
@@ -234,9 +242,10 @@ class Site:
         return f'<p class="label">in the library: <a href="reference/{own}.html">maskgit_nb.{own}</a></p>\n\n{fence}'
 
     def notebook(self, path: Path, notebook: nbformat.NotebookNode, note: str) -> None:
-        parts = []
+        parts, told = [], ""
         for i, cell in enumerate(notebook.cells):
             if cell.cell_type == "markdown":
+                told = in_words(cell.source)
                 text = self.prose(cell.source, path.name)
                 parts.append(self.opening(text, path.stem, note) if i == 0 else text)
             if cell.cell_type != "code": continue
@@ -246,7 +255,7 @@ class Site:
                 if "text/markdown" in output.get("data", {}):
                     parts.append(self.prose(output.data["text/markdown"], path.name))
                     continue
-                self.outputs[key] = self.output(output, key)
+                self.outputs[key] = self.output(output, key, f"What the code above draws. {told}".strip())
                 parts.append(f'<div class="output" data-output="{key}"></div>')
         (self.docs / f"{path.stem}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
         (self.docs / "notebooks").mkdir(exist_ok=True)
