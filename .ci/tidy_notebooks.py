@@ -22,12 +22,22 @@ def with_palette(png: str) -> str:
     return coded if len(coded) < len(png) else png
 
 
+def joined(outputs: list) -> list:
+    "Outputs with the pieces of one stream put together: into how many they fall depends on the machine's mood."
+    whole = []
+    for output in outputs:
+        if whole and output.output_type == whole[-1].output_type == "stream" and output.name == whole[-1].name: whole[-1].text += output.text
+        else: whole.append(output)
+    return whole
+
+
 for path in sys.argv[1:]:
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type != "code": continue
         cell.outputs = [output for output in cell.outputs if VIEW not in output.get("data", {}) or "image/png" in output.data]
+        cell.outputs = joined(cell.outputs)
         for output in cell.outputs:
             output.get("data", {}).pop(VIEW, None)
             if "image/png" in output.get("data", {}): output.data["image/png"] = with_palette(output.data["image/png"]).strip()

@@ -237,7 +237,7 @@ def lab_layers(state: dict[str, Tensor], side: str) -> tuple[list, dict[str, Ten
 
 # %% ../nbs/07_inpainting.ipynb #07-089
 def layer_gaps(state: dict[str, Tensor], side: str) -> list[str]:
-    "The layers of `side` that are missing: numbers without weights, other than the Swish right after a norm."
+    "The layers of `side` that are missing: numbers without weights, other than the SiLU right after a norm."
     numbers = {int(found[1]) for name in state if (found := re.match(rf"{side}\.model\.(\d+)\.", name))}
     norms = {n for n in numbers if f"{side}.model.{n}.gn.weight" in state and f"{side}.model.{n}.q.weight" not in state}
     return [f"{side}.model.{n}" for n in range(max(numbers, default=0) + 1) if n not in numbers and n - 1 not in norms]
