@@ -121,7 +121,8 @@ def short_title(stem: str, text: str) -> str:
 
 def in_words(text: str) -> str:
     "The last sentence or two of a piece of prose, without markup: what the cell below it is about."
-    blocks = [block for block in re.split(r"\n\s*\n", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)) if block.strip() and not block.lstrip().startswith(("|", "<", ">"))]
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    blocks = [block for block in re.split(r"\n\s*\n", prose) if block.strip() and not block.lstrip().startswith(("|", "<", ">"))]
     last = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", blocks[-1]) if blocks else ""
     sentences = re.split(r"(?<=[.?!:]) +", re.sub(r"^(?:#+|-|\d+\.) +|[*`$]", "", last).replace("\n", " ").strip())
     return " ".join(sentences[-2:])
