@@ -132,7 +132,6 @@ def test_a_lesson_runs_in_jupyterlab(opened, lesson: str):
 def painted(page) -> list[int]: return json.loads(json.loads(page.evaluate(RUN_CELL, [3, False]))[0])
 
 
-@pytest.mark.alone
 def test_widgets_in_jupyterlab(opened):
     page = opened("nbs/playground.ipynb")
     page.evaluate(RUN_CELL, [0, False])

@@ -7,8 +7,6 @@ import torch
 from maskgit_nb.images import drawn_cats, random_holes
 from maskgit_nb.inpainting import MaskGIT
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture(autouse=True)
 def two_threads():
