@@ -31,15 +31,19 @@ def joined(outputs: list) -> list:
     return whole
 
 
-for path in sys.argv[1:]:
-    notebook = nbformat.read(path, as_version=4)
-    notebook.metadata.pop("widgets", None)
-    for cell in notebook.cells:
-        if cell.cell_type != "code": continue
-        cell.outputs = [output for output in cell.outputs if VIEW not in output.get("data", {}) or "image/png" in output.data]
-        cell.outputs = joined(cell.outputs)
-        for output in cell.outputs:
-            output.get("data", {}).pop(VIEW, None)
-            if "image/png" in output.get("data", {}): output.data["image/png"] = with_palette(output.data["image/png"]).strip()
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(nbformat.writes(notebook, indent=1, ensure_ascii=False) + "\n")
+def main() -> None:
+    for path in sys.argv[1:]:
+        notebook = nbformat.read(path, as_version=4)
+        notebook.metadata.pop("widgets", None)
+        for cell in notebook.cells:
+            if cell.cell_type != "code": continue
+            cell.outputs = [output for output in cell.outputs if VIEW not in output.get("data", {}) or "image/png" in output.data]
+            cell.outputs = joined(cell.outputs)
+            for output in cell.outputs:
+                output.get("data", {}).pop(VIEW, None)
+                if "image/png" in output.get("data", {}): output.data["image/png"] = with_palette(output.data["image/png"]).strip()
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(nbformat.writes(notebook, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__": main()

@@ -23,8 +23,8 @@ from maskgit_nb.training import RunLog, TrainConfig, find_checkpoints, fit_maskg
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
 
 CONFIG = TrainConfig(steps=60, batch_size=8, lr=3e-3, warmup=4, ema=0.9, log_every=1, validate_every=10, save_every=2, progress=False, tracker="none")
-# Three steps: from the fourth on Adam has enlarged rounding in the adversarial gradient beyond 1e-5 on some processors.
-TWO = dict(steps=3, batch_size=4, lr=3e-3, warmup=2, log_every=1, save_every=3, validate_every=4)
+# A slow warm-up: Adam's first steps enlarge what rounding leaves in the adversarial gradient, by as much as the learning rate allows.
+TWO = dict(steps=5, batch_size=4, lr=3e-3, warmup=4, log_every=1, save_every=3, validate_every=4)
 
 
 def run_tiny(out: str, steps: int = CONFIG.steps) -> None:

@@ -25,6 +25,9 @@ from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent))
+from tidy_notebooks import joined  # noqa: E402
+
 NBS = ROOT / "nbs"
 RUN_TIMES = NBS / "results" / "run_times.json"
 
@@ -98,15 +101,6 @@ def plain(text: str) -> str:
     "Text as a terminal would leave it: without colours, and of a line written over and over the last state."
     text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text).replace("\r\n", "\n")
     return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n"))
-
-
-def joined(outputs: list) -> list:
-    "Outputs with the pieces of one stream put together."
-    whole = []
-    for output in outputs:
-        if whole and output.output_type == whole[-1].output_type == "stream" and output.name == whole[-1].name: whole[-1].text += output.text
-        else: whole.append(output)
-    return whole
 
 
 def title_of(text: str) -> str:
