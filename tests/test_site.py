@@ -124,7 +124,7 @@ def test_pages_say_whether_they_were_executed(site: Path):
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    shutil.copytree(BUILD.parent, tmp_path / ".ci" / "site", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "settings.ini", tmp_path)
     (tmp_path / "maskgit_nb").mkdir()
     (tmp_path / "maskgit_nb" / "gone.py").write_text("")
