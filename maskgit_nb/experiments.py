@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 import torch
-from scipy.stats import ttest_ind_from_stats
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from .decoding import TOKEN_COLORS, decided_at, decode, token_picture
@@ -72,6 +71,7 @@ def p_value(a: Measured, b: Measured) -> float:
     "How often two settings of one true mean would differ at least as much as `a` and `b` (Welch's t-test); nan for single runs."
     if min(a.runs, b.runs) < 2: return math.nan
     if a.deviation == b.deviation == 0: return float(a.mean == b.mean)
+    from scipy.stats import ttest_ind_from_stats  # here, since it takes a second to load
     return float(ttest_ind_from_stats(*a, *b, equal_var=False).pvalue)
 
 def differ(a: Measured, b: Measured) -> bool:

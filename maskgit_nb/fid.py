@@ -12,8 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pytorch_fid.fid_score import calculate_frechet_distance
-from pytorch_fid.inception import FID_WEIGHTS_URL, InceptionV3
 from torch import Tensor
 from .images import find_pictures, load_image, read_gt_csv, to_uint8
 from .inpainting import composite
@@ -49,6 +47,7 @@ def frechet_distance(x: np.ndarray | tuple, y: np.ndarray | tuple) -> float:
     if np.shape(mean_x) != np.shape(mean_y): raise ValueError(f"both sides must have equally many features; got {np.shape(mean_x)} and {np.shape(mean_y)}")
     if np.size(mean_x) == 1: return ((mean_x - mean_y) ** 2 + (np.sqrt(cov_x) - np.sqrt(cov_y)) ** 2).item()  # scipy has no root of a 1x1 matrix here
     if isinstance(x, tuple) or isinstance(y, tuple) or max(len(x), len(y)) > len(mean_x):
+        from pytorch_fid.fid_score import calculate_frechet_distance  # here, since it brings all of torchvision
         return float(calculate_frechet_distance(mean_x, cov_x, mean_y, cov_y))
     return float(((mean_x - mean_y) ** 2).sum() + cov_x.trace() + cov_y.trace() - 2 * spread_overlap(np.asarray(x), np.asarray(y)))
 
@@ -147,6 +146,7 @@ def inception_network(device: str | torch.device = "cpu") -> Network:
 
     The weights are fetched once into torch hub's cache. Without them and without a network: FileNotFoundError says which file to put where.
     """
+    from pytorch_fid.inception import FID_WEIGHTS_URL, InceptionV3
     with hub_weights(FID_WEIGHTS_URL, "91 MB"): net = InceptionV3([InceptionV3.DEFAULT_BLOCK_INDEX])
     net.eval().to(device)
     def features(levels: Tensor) -> Tensor: return net(levels.to(device).float() / 255)[0].flatten(1).cpu().double()

@@ -16,7 +16,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, DistributedType
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler, Subset
 from tqdm.auto import tqdm
@@ -203,7 +202,7 @@ def make_ema(module: nn.Module, decay: float) -> AveragedModel:
 
 def update_ema(ema: AveragedModel, module: nn.Module) -> None:
     "One update of the average by `module`. Parameters of which each process holds only a shard (FSDP) are put together for it."
-    whole = [p.full_tensor() if isinstance(p, DTensor) else p for p in module.parameters()]
+    whole = [p.full_tensor() if hasattr(p, "full_tensor") else p for p in module.parameters()]
     ema.update_parameters(SimpleNamespace(parameters=lambda: whole, buffers=module.buffers))
 
 # %% ../nbs/09_training.ipynb #09-043

@@ -20,14 +20,17 @@ LESSONS = sorted(path.stem for path in (ROOT / "nbs").glob("*.ipynb"))
 TOKEN = "learner"
 
 # The commands are dropped in silence until the notebook and its kernel are ready.
-READY = """async () => {
+OPEN = """async path => {
     const app = window.jupyterapp, wait = async found => { while (!found()) await new Promise(done => setTimeout(done, 50)) }
     await app.restored
-    await wait(() => app.shell.currentWidget?.context)
-    const panel = app.shell.currentWidget
+    const panel = await app.commands.execute('docmanager:open', { path })
     await panel.context.ready; await panel.sessionContext.ready
     await wait(() => panel.sessionContext.session?.kernel?.status === 'idle')
     return 'ready' }"""
+CLOSE = """async () => {
+    const panel = window.jupyterapp.shell.currentWidget
+    await panel.sessionContext.shutdown()
+    panel.dispose() }"""
 RUN_ALL = """async () => {
     const app = window.jupyterapp, cells = app.shell.currentWidget.content.model.cells
     await app.commands.execute('notebook:run-all-cells')
@@ -56,7 +59,7 @@ def served(folder: Path, *command: str, status: str) -> Iterator[str]:
     "The address of a server that `command` started in `folder`, once `status` under it answers."
     port = free_port()
     log = (folder / "server.log").open("w")
-    env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "OMP_WAIT_POLICY": "PASSIVE"}  # the browser needs a core too
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     server = subprocess.Popen([sys.executable, "-m", *command, "--no-browser", f"--port={port}"], cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=env)
     address = f"http://127.0.0.1:{port}"
     try:
@@ -101,25 +104,33 @@ print(brush.hole.flatten().nonzero().flatten().tolist())
                                     metadata={"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}})
 
 
-@pytest.fixture
-def opened(browser, lab: str, shots: Path, request):
-    "Opens a notebook in JupyterLab; afterwards the console must hold no error, and the kernel is shut down."
+@pytest.fixture(scope="module")
+def desk(browser, lab: str):
+    "JupyterLab in a page of its own, for all tests: loading it takes longer than some lessons. With it the faults that it met."
     context, faults = browser.new_context(viewport={"width": 1400, "height": 1000}), []
     context.route(lambda url: not url.startswith(lab), lambda route: route.fulfill(content_type="image/svg+xml", body="<svg/>"))  # the badge of Colab
     page = context.new_page()
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.goto(f"{lab}/lab?token={TOKEN}&reset")
+    page.wait_for_function("window.jupyterapp !== undefined", timeout=60_000)
+    yield page, faults
+    context.close()
+
+
+@pytest.fixture
+def opened(desk, shots: Path, request):
+    "Opens a notebook in JupyterLab; afterwards it is closed with its kernel, and the console must hold no error from before."
+    page, faults = desk
+    faults.clear()
     def open_notebook(path: str):
-        page.goto(f"{lab}/lab/tree/{path}?token={TOKEN}&reset")
-        page.wait_for_function("window.jupyterapp !== undefined", timeout=60_000)
-        assert page.evaluate(READY) == "ready"
+        assert page.evaluate(OPEN, path) == "ready"
         return page
     yield open_notebook
     page.screenshot(path=shots / f"{request.node.name}.png")
-    context.close()
-    ask = lambda method, path: urllib.request.urlopen(urllib.request.Request(f"{lab}{path}?token={TOKEN}", method=method)).read()
-    for session in json.loads(ask("GET", "/api/sessions")): ask("DELETE", f"/api/sessions/{session['id']}")
-    assert not faults
+    met = list(faults)
+    page.evaluate(CLOSE)
+    assert not met
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
@@ -132,6 +143,7 @@ def test_a_lesson_runs_in_jupyterlab(opened, lesson: str):
 def painted(page) -> list[int]: return json.loads(json.loads(page.evaluate(RUN_CELL, [3, False]))[0])
 
 
+@pytest.mark.alone
 def test_widgets_in_jupyterlab(opened):
     page = opened("nbs/playground.ipynb")
     page.evaluate(RUN_CELL, [0, False])
