@@ -3,7 +3,7 @@
 # %% ../nbs/12_cli.ipynb #12-003
 from __future__ import annotations
 import argparse, datetime, functools, importlib.util, json, os, platform, re, shlex, sys, time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 import accelerate
@@ -408,7 +408,7 @@ def add_studies(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--images", type=int, default=512, help="how many validation images of MASKGIT_NB_DATA, or drawn cats where it is unset (default: 512)")
     sub.add_argument("--runs", type=int, default=5, help="independent runs of each setting (default: 5)")
     sub.add_argument("--steps", type=int, help="decoding steps, or training steps where the study trains (default: the study's own)")
-    sub.add_argument("--network", default="lite0", help="lite0, inception or random (default: lite0)")
+    sub.add_argument("--network", default="lite0", help="lite0 (maskgit_nb[fid]), inception or random (default: lite0)")
     sub = command(info, "info", "print versions, device and weights")
     sub.add_argument("weights", nargs="?", help="shipped name, folder or Hub id (default: all shipped)")
 
@@ -433,6 +433,7 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     args.argv = argv
     try:
+        if args.device not in ("cpu", "cuda") or args.device == "cuda" and not torch.cuda.is_available(): raise ValueError(f"--device must be cpu, or cuda where there is a GPU; got {args.device}")
         if getattr(args, "batch_size", 1) < 1: raise ValueError(f"--batch-size must be at least 1; got {args.batch_size}")
         return args.run(args)
     except (OSError, ValueError, ImportError, FloatingPointError) as error:

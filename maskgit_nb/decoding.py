@@ -167,7 +167,7 @@ def decided_at(steps: Sequence[Step]) -> Tensor:
     return steps[0].confidence.lt(torch.inf).long() + sum(step.mask.long() for step in steps)
 
 # %% ../nbs/06_decoding.ipynb #06-061
-TOKEN_COLORS = {"known": "#BBBBBB", "decided before": "#56B4E9", "decided now": "#E69F00", "masked": "#222222"}
+TOKEN_COLORS = {"known": "#DDDDDD", "decided before": "#0072B2", "decided now": "#E69F00", "masked": "#222222"}
 
 def token_picture(decided: Tensor, number: int, size: int) -> Tensor:
     "One image's `decided_at` (N,) as a picture (3,size,size) in [-1,1] of the token grid after step `number`, in `TOKEN_COLORS`."

@@ -201,7 +201,7 @@ def sweep(model: MaskGIT, images: Tensor, holes: Tensor, settings: Mapping | Seq
     return collect(lambda options, seed: bench.measure(fixed | options, seed), varied, runs, out, bench.same() | dict(fixed=fixed),
                    lambda options: (fixed | options)["steps"], command, progress)
 
-# %% ../nbs/11_experiments.ipynb #11-051
+# %% ../nbs/11_experiments.ipynb #11-049
 METRICS = {"fd": "FD", "kid": "KID x 1000", "hole_psnr": "PSNR in the holes (dB)", "val_random": "loss, masks anywhere (nats)",
            "val_holes": "loss, in holes (nats)", "seconds": "seconds"}
 
@@ -223,7 +223,7 @@ def summarize(rows: Sequence[dict]) -> dict[str, dict]:
         table[name] = dict(options=found[0]["options"], **{m: measured(row[m] for row in found) for m in METRICS if m in found[0]})
     return table
 
-# %% ../nbs/11_experiments.ipynb #11-054
+# %% ../nbs/11_experiments.ipynb #11-052
 def markdown_table(table: Mapping[str, dict], beside: Mapping[str, object] | None = None, title: str = "", first: str = "setting") -> str:
     "A Markdown table of `summarize`: mean ± standard deviation. `beside` adds a column named `title`, with a value for some settings."
     columns = [metric for metric in METRICS if all(metric in entry for entry in table.values())]
@@ -234,7 +234,7 @@ def markdown_table(table: Mapping[str, dict], beside: Mapping[str, object] | Non
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
-# %% ../nbs/11_experiments.ipynb #11-057
+# %% ../nbs/11_experiments.ipynb #11-055
 def plot_settings(ax: Axes, table: Mapping[str, dict], metric: str = "fd", axis: str | None = None, lines: Mapping[str, float] | None = None,
                   label: str | None = None, colour: str = "#0072B2") -> None:
     """Mean ± standard deviation of `metric` for each setting of a `summarize` table: a curve over the numeric option `axis`, or
@@ -252,7 +252,7 @@ def plot_settings(ax: Axes, table: Mapping[str, dict], metric: str = "fd", axis:
         ax.set(xlabel=METRICS[metric], yticks=range(len(middle)), yticklabels=list(table), ylim=(len(middle) - 0.5, -0.5))
     for (name, value), other in zip((lines or {}).items(), ("#D55E00", "#009E73")): (ax.axhline if axis else ax.axvline)(value, color=other, ls="--", lw=1.2, label=name)
 
-# %% ../nbs/11_experiments.ipynb #11-060
+# %% ../nbs/11_experiments.ipynb #11-058
 @dataclass(frozen=True)
 class Study:
     """One question: the `settings` to compare, the numeric option `axis` to draw along, the `pairs` of settings that decide it,
@@ -266,14 +266,14 @@ class Study:
     beside: str = ""
     trained: bool = False
 
-# %% ../nbs/11_experiments.ipynb #11-062
+# %% ../nbs/11_experiments.ipynb #11-060
 REPORT_OPTIONS = dict(steps=7, schedule="cosine", temperature=4.5, order="confidence", confidence="prob", dilate=0, evidence=0.0, composite=False, blend=False)
 RUNGS = {"the report's": REPORT_OPTIONS, "+ known pixels kept": dict(composite=True), "+ noise on log p": dict(confidence="logprob"),
          "+ evidence": dict(evidence=inpaint_defaults()["evidence"]), "+ no seam": dict(blend=True)}
 LADDER = dict(zip(RUNGS, itertools.accumulate(RUNGS.values(), operator.or_))) | {"ours": {}}
 NOISE = {f"noise on {name}, T={T:g}": dict(order="confidence", confidence=form, temperature=T) for T in (1.0, 4.5) for name, form in (("log p", "logprob"), ("p", "prob"))}
 
-# %% ../nbs/11_experiments.ipynb #11-063
+# %% ../nbs/11_experiments.ipynb #11-061
 EXPERIMENTS = {
     "steps": Study("How much do more steps help, and what do they cost?", each("steps", range(1, 11)), "steps", (("8", "1"), ("10", "7")), metrics=("fd", "seconds"), beside="report_steps"),
     "report_steps": Study("The same with the report's settings.", each("steps", range(1, 11)), "steps", (("7", "1"), ("10", "7")),
@@ -299,7 +299,7 @@ def find_study(name: str) -> Study:
     if name not in EXPERIMENTS: raise ValueError(f"experiment must be one of baselines, {', '.join(EXPERIMENTS)}; got {name!r}")
     return EXPERIMENTS[name]
 
-# %% ../nbs/11_experiments.ipynb #11-066
+# %% ../nbs/11_experiments.ipynb #11-064
 TRAIN_DEFAULTS = dict(loss="masked", ratio="gamma", train_steps=300, batch_size=32, lr=1e-3, preset="tiny", train_images=2048)
 
 def train_briefly(vqgan: VQGAN, tokens: Tensor, options: Mapping, seed: int, progress: bool = False) -> MaskGIT:
@@ -322,7 +322,7 @@ def train_briefly(vqgan: VQGAN, tokens: Tensor, options: Mapping, seed: int, pro
             step_all(*updates)
     return MaskGIT(vqgan, transformer)
 
-# %% ../nbs/11_experiments.ipynb #11-068
+# %% ../nbs/11_experiments.ipynb #11-066
 @torch.no_grad()
 def losses_by_share(model: MaskGIT, tokens: Tensor, shares: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)) -> dict:
     """Validation loss in nats, without smoothing, of `tokens` (M,N) on fixed masks: `val_random` (gamma(u) of all tokens),
@@ -336,7 +336,7 @@ def losses_by_share(model: MaskGIT, tokens: Tensor, shares: Sequence[float] = (0
     found = {name: loss(mask) for name, mask in masks.items()}
     return dict(val_random=found.pop("val_random"), val_holes=found.pop("val_holes"), val_by_share=found)
 
-# %% ../nbs/11_experiments.ipynb #11-072
+# %% ../nbs/11_experiments.ipynb #11-070
 RESULTS = Path("nbs/results/experiments")
 
 def open_pairs(n: int, size: int = 64, root: str | Path | None = None) -> tuple[Tensor, Tensor, str]:
@@ -348,13 +348,13 @@ def open_pairs(n: int, size: int = 64, root: str | Path | None = None) -> tuple[
     if min(len(pictures), len(masks)) < n: raise ValueError(f"images must be at most {min(len(pictures), len(masks))}, the pairs there are; got {n}")
     return torch.stack([load_image(path, size) for path in pictures[:n]]), torch.stack([load_hole(path) for path in masks[:n]]), f"val:{n}"
 
-# %% ../nbs/11_experiments.ipynb #11-073
+# %% ../nbs/11_experiments.ipynb #11-071
 def open_train(n: int, size: int = 64, root: str | Path | None = None) -> Tensor:
     "At most `n` images to train on: of the split `train` of `root` or MASKGIT_NB_DATA, or else drawn cats of another seed."
     if root is None and not os.environ.get("MASKGIT_NB_DATA"): return drawn_cats(n, seed=2, size=size)
     return torch.stack([load_image(path, size) for path in find_pictures(find_split(data_root() if root is None else root, "train"))[:n]])
 
-# %% ../nbs/11_experiments.ipynb #11-076
+# %% ../nbs/11_experiments.ipynb #11-074
 def tokenizer_only(bench: Sweep) -> dict:
     "`bench.same()` for rows in which the bench's transformer has no part: a new one does not outdate them."
     return bench.same() | dict(weights=bench.same()["tokenizer"])
@@ -365,7 +365,7 @@ def run_baselines(bench: Sweep, out: str | Path, command: str = "", progress: bo
     made = baselines(bench.images, bench.holes) | {"VQGAN reconstruction": composite(bench.images, rebuilt, bench.holes)}
     return collect(lambda options, seed: bench.judge(made[options["method"]]), each("method", made), 1, out, tokenizer_only(bench) | dict(fixed={}), command=command, progress=progress)
 
-# %% ../nbs/11_experiments.ipynb #11-078
+# %% ../nbs/11_experiments.ipynb #11-076
 def run_training(study: Study, bench: Sweep, runs: int, out: str | Path, train_images: Tensor, base: Mapping, command: str = "", progress: bool = True) -> list[dict]:
     "Rows of a study whose every run trains a small transformer on the tokens of `train_images` (M,3,H,W) by `base` and its setting's options."
     fixed, varied = split_options(study.settings, base)
@@ -377,14 +377,14 @@ def run_training(study: Study, bench: Sweep, runs: int, out: str | Path, train_i
         return bench.measure({}, seed, model) | losses_by_share(model, val) | dict(seconds=round(seconds, 3))
     return collect(measure, varied, runs, out, tokenizer_only(bench) | dict(fixed=fixed | dict(decoding=inpaint_defaults())), command=command, progress=progress)
 
-# %% ../nbs/11_experiments.ipynb #11-079
+# %% ../nbs/11_experiments.ipynb #11-077
 def best_steps(path: str | Path, weights: str, default: int = 8) -> int:
     "The step count of lowest mean FD among the newest rows of the study `steps` at `path`, if they are of these weights; else `default`."
     rows = newest(read_rows(path))
     if not rows or rows[0]["weights"] != weights: return default
     return min(summarize(rows).values(), key=lambda entry: entry["fd"].mean)["options"]["steps"]
 
-# %% ../nbs/11_experiments.ipynb #11-081
+# %% ../nbs/11_experiments.ipynb #11-079
 def run_experiment(name: str, weights: str | Path = "cats64-small", data_root: str | Path | None = None, out: str | Path = RESULTS, images: int = 512,
                    runs: int = 5, steps: int | None = None, network: str | Callable = "lite0", device: str = "cpu", command: str | None = None,
                    progress: bool = True, **training) -> list[dict]:
@@ -408,7 +408,7 @@ def run_experiment(name: str, weights: str | Path = "cats64-small", data_root: s
     if steps is None and name == "schedules": steps = best_steps(path.with_name("steps.jsonl"), fingerprint(model.state_dict()))
     return sweep(model, pictures, holes, study.settings, runs, path, base=study.base | ({} if steps is None else dict(steps=steps)), command=command, progress=progress, bench=bench)
 
-# %% ../nbs/11_experiments.ipynb #11-085
+# %% ../nbs/11_experiments.ipynb #11-083
 def compare(table: Mapping[str, dict], a: str, b: str, metric: str = "fd") -> str:
     "One sentence on whether settings `a` and `b` of a `summarize` table differ in `metric`, and which is better."
     x, y = table[a][metric], table[b][metric]
@@ -418,7 +418,7 @@ def compare(table: Mapping[str, dict], a: str, b: str, metric: str = "fd") -> st
     better, worse = (a, b) if (x.mean > y.mean) == (metric == "hole_psnr") else (b, a)
     return f"{METRICS[metric]}: {better} ({table[better][metric]}) is better than {worse} ({table[worse][metric]}) by {abs(x.mean - y.mean):.2f} (p = {p:.2g})."
 
-# %% ../nbs/11_experiments.ipynb #11-086
+# %% ../nbs/11_experiments.ipynb #11-084
 def level_with_best(table: Mapping[str, dict], metric: str = "fd") -> list[str]:
     "The setting of lowest mean, and after it all that cannot be told apart from it."
     best = min(table, key=lambda name: table[name][metric].mean)
@@ -438,12 +438,12 @@ def verdict(name: str, rows: Sequence[dict]) -> str:
     if study.axis == "steps" and table[best]["fd"].runs > 1:
         few = min([best, *level], key=int)
         times = table[best]["seconds"].mean / table[few]["seconds"].mean
-        lines.append(f"Fewer than {best} are worse." if few == best else f"The fewest that keep up: {few}; {best} take {times:.1f} times as long.")
+        lines.append(f"Fewer than {best} are worse." if few == best else f"The fewest that {table[best]['fd'].runs} runs cannot tell from it: {few}; {best} take {times:.1f} times as long.")
     lines.append("The PSNR in the holes agrees." if sharp == best else f"The PSNR in the holes would choose {call(sharp)} instead.")
     metrics = ("fd", "val_random", "val_holes") if study.trained else ("fd",)
     return "\n".join([" ".join(lines), *(compare(table, *pair, metric) for pair in study.pairs if set(pair) <= table.keys() for metric in metrics)])
 
-# %% ../nbs/11_experiments.ipynb #11-089
+# %% ../nbs/11_experiments.ipynb #11-087
 def reference_lines(rows: Sequence[dict], folder: str | Path, metric: str) -> dict[str, float]:
     "The best classical baseline and the VQGAN's floor for `metric`, recorded on the same images and network (the floor: also tokenizer)."
     found = {row["setting"]: row for row in read_rows(Path(folder) / "baselines.jsonl") if identity(row, ["data_hash", "network"]) == identity(rows[-1], ["data_hash", "network"])}
@@ -453,7 +453,7 @@ def reference_lines(rows: Sequence[dict], folder: str | Path, metric: str) -> di
     if floor and metric in floor and floor["tokenizer"] == rows[-1]["tokenizer"]: best.append(("VQGAN's floor", floor[metric]))
     return dict(best)
 
-# %% ../nbs/11_experiments.ipynb #11-091
+# %% ../nbs/11_experiments.ipynb #11-089
 def plot_losses(ax: Axes, rows: Sequence[dict]) -> None:
     "Validation loss over the share of masked tokens, a curve with error bars for each setting of a study that trains."
     for name, colour, marker in zip(dict.fromkeys(row["setting"] for row in rows), ("#0072B2", "#D55E00", "#009E73"), "os^"):
@@ -464,7 +464,7 @@ def plot_losses(ax: Axes, rows: Sequence[dict]) -> None:
     ax.set(xlabel="masked tokens (%)", ylabel="loss (nats)")
     ax.legend(frameon=False)
 
-# %% ../nbs/11_experiments.ipynb #11-092
+# %% ../nbs/11_experiments.ipynb #11-090
 def figure(name: str, folder: str | Path = RESULTS, title: bool = True) -> Figure | None:
     "The figure of the study `name` from the newest rows recorded in `folder`, with its question as `title`; None if there are none."
     import matplotlib.pyplot as plt
@@ -484,12 +484,12 @@ def figure(name: str, folder: str | Path = RESULTS, title: bool = True) -> Figur
     if title: fig.suptitle(f"{study.question}  ({rows[0]['data']}, {table[rows[0]['setting']]['fd'].runs} runs)", fontsize=11, wrap=True)
     return fig
 
-# %% ../nbs/11_experiments.ipynb #11-127
+# %% ../nbs/11_experiments.ipynb #11-125
 def trace_schedules(model: MaskGIT, image: Tensor, hole: Tensor, schedules: Sequence[str] = ("linear", "cosine", "square"), seed: int = 0, **options) -> dict[str, Inpainting]:
     "The mending of one `image` (1,3,H,W) with its `hole` (1,1,H,W) by each schedule, with the trace of its steps. `options` as `MaskGIT.inpaint`."
     return {name: model.inpaint(image, hole, schedule=name, generator=torch.Generator().manual_seed(seed), frames=True, **options) for name in schedules}
 
-# %% ../nbs/11_experiments.ipynb #11-128
+# %% ../nbs/11_experiments.ipynb #11-126
 def mask_evolution(traces: Mapping[str, Inpainting], scale: int | None = None) -> Figure:
     "The token grids after each step, a row for each of `traces`, in the colours of `TOKEN_COLORS`."
     from matplotlib.patches import Patch
@@ -504,7 +504,7 @@ def image_evolution(model: MaskGIT, image: Tensor, hole: Tensor, traces: Mapping
     rows = [step_images(model, image, hole, trace)[:, 0] for trace in traces.values()]
     return show_images(torch.cat(rows), [f"step {number}" for number in range(1, len(rows[0]) + 1)], columns=len(rows[0]), row_titles=list(traces), scale=scale)
 
-# %% ../nbs/11_experiments.ipynb #11-136
+# %% ../nbs/11_experiments.ipynb #11-134
 def best_options(folder: str | Path = RESULTS, names: Sequence[str] = ("steps", "schedules", "temperature", "order", "dilate", "evidence")) -> dict:
     "Of each of these studies the options of the best setting by FD, if it differs from the default setting, else the default's; {} if none is recorded."
     defaults, chosen = inpaint_defaults(), {}
@@ -514,7 +514,7 @@ def best_options(folder: str | Path = RESULTS, names: Sequence[str] = ("steps", 
         chosen |= (best if differ(best["fd"], usual["fd"]) else usual)["options"]
     return chosen
 
-# %% ../nbs/11_experiments.ipynb #11-139
+# %% ../nbs/11_experiments.ipynb #11-137
 def before_after(model: MaskGIT, images: Tensor, holes: Tensor, seed: int = 0, **options) -> Figure:
     "A sheet of `images` (B,3,H,W), two a row: with their `holes`, mended with `options`, and as they were."
     mended = model.inpaint(images, holes, generator=torch.Generator().manual_seed(seed), **options).images.cpu()

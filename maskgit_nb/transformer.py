@@ -19,8 +19,8 @@ class TransformerConfig:
     """The shape of a `BidirectionalTransformer` on `num_tokens` tokens of `codebook_size` codes.
 
     Two helps on little compute: `code_dim` > 0 builds embedding and head on the VQGAN's codes of that length, `local` adds
-    a 3x3 depthwise convolution over the token grid to every block. Two habits of the lab's code: `norm_first=False` puts
-    each norm after its residual sum, `position_bias` gives the head a bias per position and code instead of per code.
+    a 3x3 depthwise convolution over the token grid to every block. Two habits of older code: `norm_first=False` puts
+    each norm after its residual sum (as MaskGIT's own and the lab's), `position_bias` gives the head a bias per position and code (the lab's).
     """
     num_tokens: int = 256
     codebook_size: int = 1024
@@ -36,7 +36,7 @@ class TransformerConfig:
 
     @classmethod
     def preset(cls, name: str) -> TransformerConfig:
-        "`tiny` (lessons and tests), `small` (the shipped weights), `lab` (the university lab) or `paper` (MaskGIT as published)."
+        "`tiny` (lessons and tests), `small` (the shipped weights), `lab` (the university lab) or `paper` (MaskGIT's size, pre-norm)."
         helps = dict(code_dim=32, local=True, dropout=0.0)
         presets = dict(tiny=cls(dim=192, layers=4, heads=4, hidden=768, **helps),
                        small=cls(dim=256, layers=4, heads=4, hidden=1024, **helps),

@@ -295,7 +295,7 @@ def test_fewest_steps_that_keep_up():
         pairs = itertools.product(zip((1, 2, 4, 8), means, strict=True), range(3))
         return [row(str(steps), run, mean + 0.1 * run, options=dict(steps=steps), seconds=float(steps)) for (steps, mean), run in pairs]
 
-    assert "keep up: 4; 8 take 2.0 times as long" in verdict("stopping", rows(20, 15, 10.05, 10))
+    assert "cannot tell from it: 4; 8 take 2.0 times as long" in verdict("stopping", rows(20, 15, 10.05, 10))
     assert "Fewer than 8 are worse" in verdict("stopping", rows(20, 15, 12, 10))
 
 

@@ -124,7 +124,7 @@ def pixels(page, canvas, places):
 def pixel(page, canvas, x, y): return pixels(page, canvas, [(x, y)])[0]
 
 
-COLORS = {"known": "#BBBBBB", "before": "#56B4E9", "now": "#E69F00", "masked": "#222222"}
+COLORS = {"known": "#DDDDDD", "before": "#0072B2", "now": "#E69F00", "masked": "#222222"}
 
 
 def token_colours(page, canvas): return pixels(page, canvas, [(4 * (i % 16) + 2, 4 * (i // 16) + 2) for i in range(256)])
@@ -191,6 +191,7 @@ def test_two_widgets_on_one_page(show, runs):
     assert page.locator("output").all_inner_texts() == ["step 1 of 6", "step 4 of 4"]
 
 
+@pytest.mark.alone
 def test_a_step_is_drawn_in_time(show, model, cats):
     run = widgets.record(model, cats[:4], random_holes(4, generator=seeded(2)), steps=12, generator=seeded(0))
     page = show(widgets.Scrubber(run))

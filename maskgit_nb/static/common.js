@@ -1,5 +1,5 @@
 // What all widgets of the course share. Python puts this text before each widget's own, so every widget is one module without imports.
-const COLORS = { known: "#BBBBBB", before: "#56B4E9", now: "#E69F00", masked: "#222222", cursor: "#D55E00", second: "#0072B2" }
+const COLORS = { known: "#DDDDDD", before: "#0072B2", now: "#E69F00", masked: "#222222", cursor: "#D55E00", second: "#0072B2" }
 const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0))
 const clamp = (value, low, high) => Math.max(low, Math.min(high, value))
 
