@@ -14,8 +14,8 @@ lab: .venv/ready
 	@$(BIN)/jupyter lab --port $(PORT) --ServerApp.port_retries=0 $(ROOT) nbs/00_images.ipynb
 
 test: .venv/ready
-	@echo "every notebook through nbdev_test and all of tests/, three files at a time; then what measures time"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone"
+	@echo "every notebook through nbdev_test and all of tests/, a file on each core; then what measures time"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not alone"
 	@$(BIN)/python -m pytest -m alone
 
 demo: .venv/ready

@@ -25,7 +25,7 @@ def run(*command: str, cwd: Path = ROOT, timeout: int = 120) -> subprocess.Compl
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(notebook: Path):
-    done = run(str(BIN / "nbdev_test"), "--path", str(notebook), "--n_workers", "0")
+    done = run(str(BIN / "nbdev_test"), "--path", str(notebook), "--n_workers", "0", timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
