@@ -472,11 +472,12 @@ def figure(name: str, folder: str | Path = RESULTS, title: bool = True) -> Figur
     if not rows: return None
     table, other = summarize(rows), newest(read_rows(Path(folder) / f"{study.beside}.jsonl"))
     if other and identity(other[0], ["weights", "data_hash", "network"]) != identity(rows[0], ["weights", "data_hash", "network"]): other = []
-    panels, height = len(study.metrics) + study.trained, 2.8 if study.axis or study.trained else 1.3 + 0.22 * len(table)
+    shown = [(metric, other) for metric in study.metrics[:1] if other] + [(metric, []) for metric in study.metrics]  # with the other study, and without: their scales differ
+    panels, height = len(shown) + study.trained, 2.8 if study.axis or study.trained else 1.3 + 0.22 * len(table)
     fig, axes = plt.subplots(1, panels, figsize=(2 + 3.5 * panels, height), dpi=72, layout="constrained", squeeze=False)
     axes = axes[0]
-    for ax, metric in zip(axes, study.metrics):
-        if other: plot_settings(ax, summarize(other), metric, study.axis, label="the report's settings", colour="#E69F00")
+    for ax, (metric, others) in zip(axes, shown):
+        if others: plot_settings(ax, summarize(others), metric, study.axis, label="the report's settings", colour="#E69F00")
         plot_settings(ax, table, metric, study.axis, reference_lines(rows, folder, metric), label="ours" if other else None)
         if metric == "seconds": ax.set_ylabel(f"seconds for {rows[0]['images']} images")
     if study.trained: plot_losses(axes[-1], rows)

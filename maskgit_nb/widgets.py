@@ -3,13 +3,14 @@
 # %% ../nbs/08_widgets.ipynb #08-003
 from __future__ import annotations
 import base64, io, json, zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 import anywidget, ipywidgets, torch, traitlets
 import numpy as np
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from .decoding import decided_at, predict, token_picture
 from .images import random_holes, to_picture, to_tensor
 from .inpainting import Inpainting, MaskGIT, check_inputs, hole_to_mask, smooth_fill, step_images, visible_evidence
@@ -18,9 +19,9 @@ from .vqgan import VQGAN
 
 # %% auto #0
 __all__ = ['STATIC', 'PAGE', 'MOST_STEPS', 'png_bytes', 'png_url', 'open_url', 'byte_text', 'static_text', 'contact_sheet',
-           'PageWidget', 'Beside', 'choices', 'confidence_levels', 'record', 'Scrubber', 'pack_hole', 'unpack_hole',
-           'HoleBrush', 'code_portraits', 'map_order', 'CodebookExplorer', 'drawn_schedule', 'ScheduleExplorer',
-           'attention_maps', 'pack_maps', 'heat', 'AttentionExplorer']
+           'PageWidget', 'Beside', 'listening', 'choices', 'confidence_levels', 'record', 'Scrubber', 'pack_hole',
+           'unpack_hole', 'HoleBrush', 'code_portraits', 'map_order', 'CodebookExplorer', 'drawn_schedule',
+           'ScheduleExplorer', 'attention_maps', 'pack_maps', 'heat', 'AttentionExplorer']
 
 # %% ../nbs/08_widgets.ipynb #08-008
 def png_bytes(picture: Image.Image, colours: int = 0) -> bytes:
@@ -98,20 +99,24 @@ class Beside(ipywidgets.HBox):
     def _repr_mimebundle_(self, **kwargs): return super()._repr_mimebundle_(**kwargs) | self.children[-1].still()
 
 # %% ../nbs/08_widgets.ipynb #08-016
-@torch.no_grad()
-def choices(model: MaskGIT, images: Tensor, holes: Tensor, result: Inpainting, evidence: float) -> tuple[Tensor, Tensor, Tensor]:
+@contextmanager
+def listening(module: nn.Module) -> Iterator[list[Tensor]]:
+    "A list that collects all that `module` gives while the context is open, on the CPU."
+    heard = []
+    hook = module.register_forward_hook(lambda module, given, made: heard.append(made.cpu()))
+    try: yield heard
+    finally: hook.remove()
+
+def choices(result: Inpainting, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """For each token of `result` at the step that decided it: the probability of its code (B,N), the five likeliest codes (B,N,5)
-    and their probabilities (B,N,5), all without temperature and cut-offs; zeros for known tokens."""
-    filled = smooth_fill(images, holes).to(model.device)
-    bias = visible_evidence(model.vqgan, filled, holes.to(model.device), evidence)
-    tokens, mask = model.vqgan.encode(filled), result.mask
-    probability, codes, likeliest = torch.zeros(mask.shape), torch.zeros(*mask.shape, 5, dtype=torch.long), torch.zeros(*mask.shape, 5)
-    for step in result.steps:
-        p = (predict(model.transformer, tokens.masked_fill(mask, model.transformer.mask_token_id)) + bias).softmax(-1).cpu()
-        now = (mask & ~step.mask).cpu()
-        likeliest[now], codes[now] = p[now].topk(5)
-        probability[now] = p.gather(-1, step.tokens.cpu().unsqueeze(-1))[now].squeeze(-1)
-        tokens, mask = step.tokens, step.mask
+    and their probabilities (B,N,5), all without temperature and cut-offs; zeros for known tokens. `logits` (steps,B,N,K) are those of its steps."""
+    decided = decided_at(result.steps).cpu()
+    probability, codes, likeliest = torch.zeros(decided.shape), torch.zeros(*decided.shape, 5, dtype=torch.long), torch.zeros(*decided.shape, 5)
+    for step, scores in zip(result.steps, logits):
+        now = decided == step.number
+        p = scores[now].softmax(-1)
+        likeliest[now], codes[now] = p.topk(5)
+        probability[now] = p.gather(-1, step.tokens.cpu()[now].unsqueeze(-1)).squeeze(-1)
     return probability, codes, likeliest
 
 def confidence_levels(result: Inpainting) -> Tensor:
@@ -126,9 +131,11 @@ def record(model: MaskGIT, images: Tensor, holes: Tensor, name: str = "", schedu
     decided. ValueError if no image has a hole."""
     check_inputs(images, holes, model.vqgan.config.image_size)
     if not holes.any(): raise ValueError("holes are all empty: there is nothing to decide")
-    result = model.inpaint(images, holes, schedule=schedule, evidence=evidence, frames=True, **options)
+    with listening(model.transformer) as heard: result = model.inpaint(images, holes, schedule=schedule, evidence=evidence, frames=True, **options)
+    logits = torch.cat(heard).unflatten(0, (len(result.steps), len(images)))
+    if evidence: logits = logits + visible_evidence(model.vqgan, smooth_fill(images, holes).to(model.device), holes.to(model.device), evidence).cpu()
     frames = torch.cat([images.masked_fill(holes, 0.0)[None], step_images(model, images, holes, result).cpu()])
-    probability, codes, likeliest = choices(model, images, holes, result, evidence)
+    probability, codes, likeliest = choices(result, logits)
     decided, sure = decided_at(result.steps).cpu(), confidence_levels(result)
     left = torch.stack([result.mask.sum(1).cpu(), *(step.counts.cpu() for step in result.steps)])  # (steps + 1, B)
     rivals = torch.stack([codes, (1000 * likeliest).round().long()], -1).tolist()  # (B, N, 5, 2)
