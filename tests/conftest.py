@@ -28,6 +28,12 @@ def pytest_configure(config):
     if "s" not in config.option.reportchars: config.option.reportchars += "s"
 
 
+def pytest_collection_modifyitems(items):
+    "The files that take longest first, so that no core has nothing to do while the last of them runs on another."
+    longest = ("test_lab", "test_notebooks", "test_site", "test_exercises")
+    items.sort(key=lambda item: longest.index(item.path.stem) if item.path.stem in longest else len(longest))
+
+
 def tiny_maskgit(seed: int = 0) -> MaskGIT:
     "A MaskGIT on 16x16 pixels, 4x4 tokens and 24 codes, its weights drawn wide enough for uneven predictions."
     with torch.random.fork_rng():

@@ -185,12 +185,11 @@ def tab(browser, home: str, scheme: str = "light", size: dict = DESK):
     context = browser.new_context(viewport=size, color_scheme=scheme)
     faults, page = [], context.new_page()
 
-    def decide(route):
-        if route.request.url.startswith(home): return route.continue_()
+    def refuse(route):
         faults.append(f"request to {route.request.url}")
         route.abort()
 
-    if home.startswith("http"): context.route("**/*", decide)
+    if home.startswith("http"): context.route(re.compile(f"^https?://(?!{re.escape(urlparse(home).netloc)}/)"), refuse)
     else: page.on("request", lambda request: request.url.startswith(("file:", "data:", "about:", "blob:")) or faults.append(f"request to {request.url}"))
     page.on("console", lambda message: faults.append(f"{page.url}: {message.text}") if message.type == "error" else None)
     page.on("pageerror", lambda error: faults.append(f"{page.url}: {error}"))
