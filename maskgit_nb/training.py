@@ -29,11 +29,11 @@ from .vqgan import VQGAN, PatchDiscriminator, PerceptualLoss, VectorQuantizer, h
 
 # %% auto #0
 __all__ = ['RATIOS', 'TrainConfig', 'warmup_cosine', 'make_optimizers', 'step_all', 'make_accelerator', 'prepare', 'start_run',
-           'EndlessBatches', 'webdataset', 'write_shards', 'ShardStream', 'make_ema', 'update_ema', 'save_checkpoint',
-           'find_checkpoints', 'read_rows', 'RunLog', 'newest_checkpoint', 'open_batches', 'load_checkpoint',
-           'anyone_told_to_stop', 'terminated', 'mean_metrics', 'run_steps', 'VQGANLoss', 'image_gradients',
-           'validate_vqgan', 'VQGANState', 'fit_vqgan', 'tokenize', 'fingerprint', 'cached_tokens', 'truncated_normal',
-           'half', 'training_masks', 'masked_losses', 'validate_maskgit', 'fit_maskgit']
+           'EndlessBatches', 'webdataset', 'write_shards', 'ShardStream', 'make_ema', 'update_ema', 'remove_checkpoint',
+           'save_checkpoint', 'find_checkpoints', 'read_rows', 'RunLog', 'newest_checkpoint', 'open_batches',
+           'load_checkpoint', 'anyone_told_to_stop', 'terminated', 'mean_metrics', 'run_steps', 'VQGANLoss',
+           'image_gradients', 'validate_vqgan', 'VQGANState', 'fit_vqgan', 'tokenize', 'fingerprint', 'cached_tokens',
+           'truncated_normal', 'half', 'training_masks', 'masked_losses', 'validate_maskgit', 'fit_maskgit']
 
 # %% ../nbs/09_training.ipynb #09-006
 @dataclass(frozen=True)
@@ -206,6 +206,12 @@ def update_ema(ema: AveragedModel, module: nn.Module) -> None:
     ema.update_parameters(SimpleNamespace(parameters=lambda: whole, buffers=module.buffers))
 
 # %% ../nbs/09_training.ipynb #09-043
+def remove_checkpoint(path: Path) -> None:
+    "Rename it, then remove it: half removed, it must not look like a checkpoint."
+    doomed = path.with_name("checkpoint.removed")
+    shutil.rmtree(doomed, ignore_errors=True)
+    shutil.rmtree(path.rename(doomed))
+
 def save_checkpoint(accelerator: Accelerator, out: Path, step: int, keep: int) -> None:
     """Write all training state to `out/checkpoint-<step>`: first beside it, then renamed, so that a checkpoint is whole or
     absent. Only then are all but the newest `keep` removed."""
@@ -216,7 +222,7 @@ def save_checkpoint(accelerator: Accelerator, out: Path, step: int, keep: int) -
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         os.replace(partial, final)
-        for old in find_checkpoints(out)[:-keep]: shutil.rmtree(old)
+        for old in find_checkpoints(out)[:-keep]: remove_checkpoint(old)
     accelerator.wait_for_everyone()
 
 def find_checkpoints(out: Path) -> list[Path]:
@@ -262,7 +268,7 @@ class RunLog:
 def newest_checkpoint(accelerator: Accelerator, out: Path, resume: bool) -> tuple[Path | None, int]:
     "The newest checkpoint in `out` and its step; None and 0 if there is none. Without `resume` all are removed first."
     if not resume and accelerator.is_main_process:
-        for old in find_checkpoints(out): shutil.rmtree(old)
+        for old in find_checkpoints(out): remove_checkpoint(old)
     accelerator.wait_for_everyone()
     found = find_checkpoints(out)
     return (found[-1], int(found[-1].name.split("-")[1])) if found else (None, 0)

@@ -1,4 +1,5 @@
 "What the tests share: a tiny untrained model whose forward pass takes milliseconds, and the real cats where there are any."
+import multiprocessing
 import os
 import shutil
 from pathlib import Path
@@ -55,6 +56,14 @@ def make_maskgit():
 def maskgit() -> MaskGIT:
     "The tiny MaskGIT for tests that only use it."
     return tiny_maskgit().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def processes():
+    "Starts processes that have imported, once for all, what takes seconds in lessons and training; torch._dynamo is what the first optimizer asks for."
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["accelerate", "matplotlib.pyplot", "maskgit_nb.training", "nbdev.test", "torch._dynamo"])
+    return context
 
 
 @pytest.fixture(scope="module")

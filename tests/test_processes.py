@@ -1,6 +1,6 @@
 "Training in processes of their own: two give the losses of one, and a run that is killed goes on as if it had not been."
 import json
-import multiprocessing.forkserver
+import multiprocessing
 import os
 import random
 import signal
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch._dynamo  # noqa: F401  the first optimizer imports it, for seconds: once here, and not in each process
 from accelerate import PartialState
 from conftest import CODES, GRID, SIZE, tiny_maskgit
 from safetensors.torch import load_file
@@ -33,17 +32,6 @@ def run_tiny(out: str, steps: int = CONFIG.steps) -> None:
     torch.set_num_threads(1)
     config = TrainConfig(**{**vars(CONFIG), "steps": steps})
     fit_maskgit(tiny_maskgit(), drawn_cats(24, size=SIZE), out, config, val=drawn_cats(4, seed=1, size=SIZE), cpu=True)
-
-
-@pytest.fixture(scope="module")
-def processes():
-    "Processes that start with everything imported."
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_processes"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # of sys.path the server knows nothing, and what it cannot import it leaves out in silence
-        multiprocessing.forkserver.ensure_running()
-    return context
 
 
 def launch(processes, out: Path, steps: int = CONFIG.steps) -> multiprocessing.Process:
