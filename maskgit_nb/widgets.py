@@ -126,6 +126,7 @@ def confidence_levels(result: Inpainting) -> Tensor:
     return ((sure - finite.min()) / (finite.max() - finite.min()).clamp(min=1e-9) * 254).round().masked_fill(~sure.isfinite(), 255)
 
 # %% ../nbs/08_widgets.ipynb #08-018
+@torch.no_grad()
 def record(model: MaskGIT, images: Tensor, holes: Tensor, name: str = "", schedule: str | Callable = "cosine", evidence: float = 30.0, **options) -> dict:
     """A finished run for the `Scrubber`: `model.inpaint(images, holes, schedule=schedule, evidence=evidence, **options)` with all that its steps
     decided. ValueError if no image has a hole."""

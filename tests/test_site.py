@@ -281,7 +281,7 @@ def test_widgets_live(browser, address: str, shots: Path, scheme: str):
 def test_no_serious_fault_of_accessibility(browser, address: str, scheme: str):
     axe = Path(importlib.util.find_spec("axe_playwright_python").origin).with_name("axe.min.js")
     with tab(browser, address, scheme) as page:
-        for name in ("index", "08_widgets", "reference/decoding"):
+        for name in ("index", "05_schedules", "08_widgets", "reference/decoding"):
             page.goto(f"{address}/{name}.html", wait_until="load")
             page.add_script_tag(path=axe)
             found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]

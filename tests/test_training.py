@@ -280,6 +280,20 @@ def test_newest_checkpoints_are_kept(tmp_path):
     assert not list(tmp_path.glob("*partial*"))
 
 
+def test_a_checkpoint_half_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for step in (1, 2):
+        (tmp_path / f"checkpoint-{step:08d}").mkdir()
+        (tmp_path / f"checkpoint-{step:08d}" / "model.safetensors").touch()
+    def killed(path: Path, ignore_errors: bool = False) -> None:
+        if path.exists(): raise KeyboardInterrupt
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training.shutil, "rmtree", killed)
+        training.remove_checkpoint(tmp_path / "checkpoint-00000001")
+    assert [path.name for path in find_checkpoints(tmp_path)] == ["checkpoint-00000002"]
+    training.remove_checkpoint(tmp_path / "checkpoint-00000002")  # clears what the first left, too
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_finished_run_is_not_run_again(tmp_path):
     rows, model = fit_line(tmp_path, FAST)
     again, resumed = fit_line(tmp_path, FAST, points=POINTS * torch.nan, seed=1)
