@@ -4,6 +4,7 @@ PYTHON ?= python3
 PORT ?= 8888
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb))
+KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824  # glibc holds freed tensors for the next: a tenth less time
 ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: lab test demo site student course notebooks export readme clean
@@ -15,7 +16,7 @@ lab: .venv/ready
 
 test: .venv/ready
 	@echo "every notebook through nbdev_test and all of tests/, a file on each core; then what measures time"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not alone"
+	@$(KEEP_MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not alone"
 	@$(BIN)/python -m pytest -m alone
 
 demo: .venv/ready

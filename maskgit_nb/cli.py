@@ -3,6 +3,7 @@
 # %% ../nbs/12_cli.ipynb #12-003
 from __future__ import annotations
 import argparse, datetime, functools, importlib.util, json, os, platform, re, shlex, sys, time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -27,7 +28,7 @@ from .transformer import BidirectionalTransformer, TransformerConfig, count_para
 from .vqgan import VQGAN, VQGANConfig, find_weights, shipped_weights
 
 # %% auto #0
-__all__ = ['DEMO_PAGE', 'picture_paths', 'hole_path', 'ending_number', 'output_folder', 'save_png', 'load_pair', 'load_pairs',
+__all__ = ['DEMO_PAGE', 'picture_paths', 'mask_finder', 'ending_number', 'output_folder', 'save_png', 'load_pair', 'load_pairs',
            'save_frames', 'load_model', 'decode_options', 'inpaint', 'generate', 'cc0_cat', 'save_film', 'demo',
            'open_data', 'open_val', 'reconstruction_distance', 'record_run', 'train_vqgan', 'train', 'measure',
            'experiment', 'info', 'add_fields', 'from_args', 'add_decoding', 'add_hole', 'add_training', 'add_pictures',
@@ -41,14 +42,19 @@ def picture_paths(source: Path) -> list[Path]:
     if not paths: raise ValueError(f"no pictures in {source} itself, only below it: name the folder they are in")
     return paths
 
-def hole_path(hole: Path, image: Path) -> Path:
-    """The mask file for `image`: `hole` itself if it is a file; else, in that folder, the file of the same name up to its
-    ending, or the only one that ends in the same number (image_007.png, mask_007.png). FileNotFoundError if there is none."""
-    if hole.is_file(): return hole
-    masks, number = sorted(hole.glob("*")), ending_number(image)
-    found = [path for path in masks if path.stem == image.stem] or [path for path in masks if number and ending_number(path) == number]
-    if len(found) != 1: raise FileNotFoundError(f"{len(found)} masks for {image.name} in {hole}: name the mask as the picture")
-    return found[0]
+def mask_finder(hole: Path) -> Callable[[Path], Path]:
+    """A function from an image's path to that of its mask: `hole` itself if it is a file; else, in that folder, the file of the same
+    name up to its ending, or the only one that ends in the same number (image_007.png, mask_007.png). FileNotFoundError if there is none."""
+    by_name, by_number = defaultdict(list), defaultdict(list)  # the folder is listed once, not for each image
+    for path in hole.glob("*"):
+        by_name[path.stem].append(path)
+        if number := ending_number(path): by_number[number].append(path)
+    def find(image: Path) -> Path:
+        if hole.is_file(): return hole
+        found = by_name.get(image.stem) or by_number.get(ending_number(image), [])
+        if len(found) != 1: raise FileNotFoundError(f"{len(found)} masks for {image.name} in {hole}: name the mask as the picture")
+        return found[0]
+    return find
 
 def ending_number(path: Path) -> str: return re.search(r"\d*$", path.stem).group()
 
@@ -71,14 +77,14 @@ def save_png(x: Tensor, path: Path) -> None:
     os.replace(partial, path)
 
 # %% ../nbs/12_cli.ipynb #12-015
-def load_pair(image: Path, hole: Path, invert: bool, resize: int | None, size: int) -> tuple[Tensor, Tensor]:
-    """One image (3,S,S) and its hole (1,S,S), S = `size`. With `resize`, S as well, both are cropped and scaled; the mask may have
-    that size already. ValueError names the file whose size is another."""
+def load_pair(image: Path, find: Callable[[Path], Path], invert: bool, resize: int | None, size: int) -> tuple[Tensor, Tensor]:
+    """One image (3,S,S) and its hole (1,S,S), S = `size`, from the mask file that `find` gives. With `resize`, S as well,
+    both are cropped and scaled; the mask may have that size already. ValueError names the file whose size is another."""
     picture = open_picture(image)
     x = fit_picture(picture, resize)
     if tuple(x.shape[1:]) != (size, size):
         raise ValueError(f"{image} has {x.shape[2]}x{x.shape[1]} pixels, the model takes {size}x{size}: add --resize to crop and scale it")
-    mask = load_hole(hole_path(hole, image), invert)
+    mask = load_hole(find(image), invert)
     if resize and (mask.shape[2], mask.shape[1]) == picture.size: mask = crop_hole(mask, resize)
     if mask.shape[1:] != x.shape[1:]:
         raise ValueError(f"the mask for {image} has {mask.shape[2]}x{mask.shape[1]} pixels, the image {x.shape[2]}x{x.shape[1]}")
@@ -86,9 +92,9 @@ def load_pair(image: Path, hole: Path, invert: bool, resize: int | None, size: i
 
 def load_pairs(paths: list[Path], args: argparse.Namespace, size: int, failed: list[str]) -> Iterator[tuple[list[Path], Tensor, Tensor]]:
     "Batches of (paths, images, holes); what cannot be read is added to `failed` as a sentence and passed over."
-    batch = []
+    batch, find = [], mask_finder(args.hole)
     for path in paths:
-        try: batch.append((path, *load_pair(path, args.hole, args.invert, size if args.resize else None, size)))
+        try: batch.append((path, *load_pair(path, find, args.invert, size if args.resize else None, size)))
         except (OSError, ValueError) as error: failed.append(str(error))
         if batch and (len(batch) == args.batch_size or path == paths[-1]):
             names, images, holes = zip(*batch)

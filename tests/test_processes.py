@@ -8,18 +8,22 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType
 from conftest import CODES, GRID, SIZE, tiny_maskgit
 from safetensors.torch import load_file
 
+from maskgit_nb.cli import main
 from maskgit_nb.images import drawn_cats
 from maskgit_nb.inpainting import MaskGIT
-from maskgit_nb.training import RunLog, TrainConfig, find_checkpoints, fit_maskgit
+from maskgit_nb.training import RunLog, TrainConfig, find_checkpoints, fit_maskgit, make_accelerator
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
 
 CONFIG = TrainConfig(steps=60, batch_size=8, lr=3e-3, warmup=4, ema=0.9, log_every=1, validate_every=10, save_every=2, progress=False, tracker="none")
@@ -38,12 +42,6 @@ def launch(processes, out: Path, steps: int = CONFIG.steps) -> multiprocessing.P
     process = processes.Process(target=run_tiny, args=(str(out), steps))
     process.start()
     return process
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def curve(out: Path) -> list[dict]: return [{name: value for name, value in row.items() if "second" not in name} for row in RunLog.read(out)]
@@ -79,67 +77,72 @@ def test_sigterm_saves_and_exits(processes, tmp_path):
     assert process.exitcode == 1 and find_checkpoints(tmp_path)[-1].name == f"checkpoint-{last:08d}"
 
 
-def train_on(processes: int, out: Path, *command: str) -> list[dict]:
-    "The log of a run of the command line on so many CPU processes."
-    port = free_port()
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", str(port)] if processes > 1 else []
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in TWO.items()]
-    data = ["--data", "drawn:12", "--val", "drawn:2", "--out", str(out)]
-    done = subprocess.run([sys.executable, *launcher, "-m", "maskgit_nb.cli", "--device", "cpu", *command, *data, *options],
-                          capture_output=True, text=True, timeout=110, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert len((out / "runs.jsonl").read_text().splitlines()) == 1
-    return curve(out)
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
-def fit_like_paper(out: str) -> None:
-    "The second stage on a transformer built as the `paper` preset's, but small; called in each process."
+def as_one_of(environment: dict, function: Callable, *args) -> None:
+    os.environ |= environment
     torch.set_num_threads(1)
+    function(*args)
+
+
+def run_on(processes, count: int, function: Callable, *args, **environment: str) -> None:
+    "Calls `function` in so many processes at once, with the environment by which torchrun makes them one run."
+    if count > 1: environment |= dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()), WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count))
+    started = [processes.Process(target=as_one_of, args=(environment | ({"RANK": str(i), "LOCAL_RANK": str(i)} if count > 1 else {}), function, *args)) for i in range(count)]
+    for process in started: process.start()
+    for process in started: process.join(110)
+    for process in started: process.kill()
+    assert [process.exitcode for process in started] == [0] * count
+
+
+def fit_like_paper(out: str, fsdp: bool) -> None:
+    "The second stage on a transformer built as the `paper` preset's, but small; called in each process."
+    if fsdp:
+        PartialState(cpu=True)
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU  # accelerate turns FSDP on for these only
     torch.manual_seed(0)
     shape = replace(TransformerConfig.preset("paper"), num_tokens=GRID**2, codebook_size=CODES, dim=32, layers=2, heads=2, hidden=64, dropout=0.0)
     model = MaskGIT(tiny_maskgit().vqgan, BidirectionalTransformer(shape))
     data, val = drawn_cats(12, size=SIZE), drawn_cats(2, seed=1, size=SIZE)
-    fit_maskgit(model, data, out, TrainConfig(**TWO, progress=False, tracker="none"), val=val, cpu=True)
+    accelerators = []
+    def watched(*args) -> Accelerator:
+        accelerators.append(make_accelerator(*args))
+        return accelerators[-1]
+    with patch("maskgit_nb.training.make_accelerator", watched):
+        fit_maskgit(model, data, out, TrainConfig(**TWO, progress=False, tracker="none"), val=val, cpu=True)
+    assert {accelerator.distributed_type for accelerator in accelerators} == {DistributedType.FSDP if fsdp else DistributedType.NO}
     if PartialState().is_main_process: assert torch.equal(MaskGIT.from_pretrained(out).generate(1).mask, model.generate(1).mask)
 
 
-FSDP = """
-import sys
-from accelerate import PartialState
-from accelerate.utils import DistributedType
-sys.path.insert(0, sys.argv[1])
-PartialState(cpu=True)
-PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU  # accelerate turns FSDP on for these only
-import test_processes, maskgit_nb.training as training
-made, kinds = training.make_accelerator, set()
-def watched(*args):
-    accelerator = made(*args)
-    kinds.add(accelerator.distributed_type)
-    return accelerator
-training.make_accelerator = watched
-test_processes.fit_like_paper(sys.argv[2])
-assert kinds == {DistributedType.FSDP}, kinds
-"""
-
-
 def test_fsdp_on_two_processes_gives_the_losses_of_one(processes, tmp_path):
-    alone = processes.Process(target=fit_like_paper, args=(str(tmp_path / "one"),))
-    alone.start()
-    (tmp_path / "two.py").write_text(FSDP)
-    port = free_port()
-    settings = dict(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2", FSDP_AUTO_WRAP_POLICY="TRANSFORMER_BASED_WRAP", FSDP_TRANSFORMER_CLS_TO_WRAP="Block",
-                    FSDP_STATE_DICT_TYPE="FULL_STATE_DICT", OMP_NUM_THREADS="1")
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port), str(tmp_path / "two.py"),
-                           str(Path(__file__).parent), str(tmp_path / "two")], capture_output=True, text=True, timeout=110, env={**os.environ, **settings})
-    assert done.returncode == 0, done.stderr[-3000:]
-    alone.join()
-    assert alone.exitcode == 0
+    run_on(processes, 1, fit_like_paper, str(tmp_path / "one"), False)
+    run_on(processes, 2, fit_like_paper, str(tmp_path / "two"), True, ACCELERATE_USE_FSDP="true", FSDP_VERSION="2", FSDP_AUTO_WRAP_POLICY="TRANSFORMER_BASED_WRAP",
+           FSDP_TRANSFORMER_CLS_TO_WRAP="Block", FSDP_STATE_DICT_TYPE="FULL_STATE_DICT")
     for row, other in zip(curve(tmp_path / "one"), curve(tmp_path / "two"), strict=True): assert row == pytest.approx(other, abs=1e-5, rel=1e-5)
 
 
-@pytest.mark.parametrize("command", [["train", "--preset", "tiny", "--accumulate", "2"], ["train-vqgan", "--preset", "tiny", "--adversarial-start", "1"]],
-                         ids=lambda command: command[0])
-def test_two_processes_give_the_losses_of_one(tmp_path, command):
-    one, two = train_on(1, tmp_path / "one", *command), train_on(2, tmp_path / "two", *command)
+def command_line(*argv: str) -> None: sys.exit(main(list(argv)))
+
+
+def accelerate_launch(_, count: int, function: Callable, *argv: str) -> None:
+    "`run_on` as a user does it."
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(count), "--master_port", str(free_port())]
+    done = subprocess.run([sys.executable, *launcher, "-m", "maskgit_nb.cli", *argv], capture_output=True, text=True, timeout=110, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(("command", "launch_two"), [(["train", "--preset", "tiny", "--accumulate", "2"], accelerate_launch),
+                                                      (["train-vqgan", "--preset", "tiny", "--adversarial-start", "1"], run_on)], ids=["train", "train-vqgan"])
+def test_two_processes_give_the_losses_of_one(processes, tmp_path, command, launch_two):
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in TWO.items()]
+    def run(name: str) -> list[str]: return ["--device", "cpu", *command, "--data", "drawn:12", "--val", "drawn:2", "--out", str(tmp_path / name), *options]
+    run_on(processes, 1, command_line, *run("one"))
+    launch_two(processes, 2, command_line, *run("two"))
+    one, two = (curve(tmp_path / name) for name in ("one", "two"))
+    for name in ("one", "two"): assert len((tmp_path / name / "runs.jsonl").read_text().splitlines()) == 1
     assert [row["step"] for row in one] == [row["step"] for row in two] and "loss" in one[0]
     for row, other in zip(one, two, strict=True): assert row == pytest.approx(other, abs=1e-5, rel=1e-5), json.dumps([row, other])
