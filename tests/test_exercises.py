@@ -38,6 +38,7 @@ WRONG = [
     ("00_images", "2", "trail(0, 0, 1)", "trail(0, 1, 0)", "to a smaller row"),
     ("00_images", "2", "(start[:, axis:axis + 1] +", "(start[:1, axis:axis + 1] +", "must not share"),
     ("00_images", "3", "cat.u, cat.v - 0.42, 0.42", "cat.x, cat.y - 0.42, 0.42", "cat.u and cat.v"),
+    ("00_images", "3", "cat.v - 0.42, 0.42, 0.28).abs() - 0.035, 0.4 - cat.v", "cat.y - 0.42, 0.42, 0.28).abs() - 0.035, 0.4 - cat.y", "wears it askew"),
     ("00_images", "3", "[200, 40, 60]", "[40, 60, 200]", "more red"),
     ("00_images", "3", "cat.u, cat.v - 0.42, 0.42", "cat.u, cat.v - 0.7, 0.01", "spans the neck"),
     ("00_images", "3", ".abs() - 0.035", ".abs() - 0.9", "`abs()` of a distance"),
