@@ -2,7 +2,7 @@
 
 # %% ../nbs/12_cli.ipynb #12-003
 from __future__ import annotations
-import argparse, datetime, functools, importlib.util, json, os, platform, re, shlex, sys, time
+import argparse, ctypes, datetime, functools, importlib.util, json, os, platform, re, shlex, sys, time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
@@ -32,7 +32,7 @@ __all__ = ['DEMO_PAGE', 'picture_paths', 'mask_finder', 'ending_number', 'output
            'save_frames', 'load_model', 'decode_options', 'inpaint', 'generate', 'cc0_cat', 'save_film', 'demo',
            'open_data', 'open_val', 'reconstruction_distance', 'record_run', 'train_vqgan', 'train', 'measure',
            'experiment', 'info', 'add_fields', 'from_args', 'add_decoding', 'add_hole', 'add_training', 'add_pictures',
-           'add_stages', 'add_studies', 'make_parser', 'main']
+           'add_stages', 'add_studies', 'make_parser', 'keep_freed_memory', 'main']
 
 # %% ../nbs/12_cli.ipynb #12-008
 def picture_paths(source: Path) -> list[Path]:
@@ -433,6 +433,14 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 # %% ../nbs/12_cli.ipynb #12-050
+def keep_freed_memory() -> None:
+    "Let glibc keep up to 1 GiB of freed memory for this process; with another C library nothing happens."
+    try: mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError): return
+    mallopt(-3, 2**30) or mallopt(-3, 2**25)  # M_MMAP_THRESHOLD of malloc.h, at most 32 MiB in an old glibc
+    mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
+
+# %% ../nbs/12_cli.ipynb #12-053
 def main(argv: list[str] | None = None) -> int:
     "Run the command line; returns the exit status: 0 done, 1 something failed, named in one line (2, from argparse: wrong usage)."
     argv = sys.argv[1:] if argv is None else argv
@@ -441,6 +449,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.device not in ("cpu", "cuda") or args.device == "cuda" and not torch.cuda.is_available(): raise ValueError(f"--device must be cpu, or cuda where there is a GPU; got {args.device}")
         if getattr(args, "batch_size", 1) < 1: raise ValueError(f"--batch-size must be at least 1; got {args.batch_size}")
+        if args.device == "cpu": keep_freed_memory()
         return args.run(args)
     except (OSError, ValueError, ImportError, FloatingPointError) as error:
         print(f"maskgit-nb: {error}", file=sys.stderr)
@@ -449,5 +458,5 @@ def main(argv: list[str] | None = None) -> int:
         print("maskgit-nb: stopped", file=sys.stderr)
         return 130
 
-# %% ../nbs/12_cli.ipynb #12-051
+# %% ../nbs/12_cli.ipynb #12-054
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())  # python -m maskgit_nb.cli; not in a notebook

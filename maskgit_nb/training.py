@@ -478,8 +478,9 @@ def fit_vqgan(model: VQGAN, images: Dataset | ShardStream, out: str | Path, conf
 
 # %% ../nbs/09_training.ipynb #09-080
 @torch.no_grad()
-def tokenize(vqgan: VQGAN, images: Dataset, batch_size: int = 64, progress: bool = True) -> Tensor:
-    "The tokens (M,N) of a dataset of images, as int16 to keep them small; computed once, since the VQGAN stays fixed."
+def tokenize(vqgan: VQGAN, images: Dataset, batch_size: int = 16, progress: bool = True) -> Tensor:
+    """The tokens (M,N) of a dataset of images, as int16 to keep them small; computed once, since the VQGAN stays fixed. On a CPU large
+    batches are slower: what they leave between the layers does not fit into its cache."""
     device = next(vqgan.parameters()).device
     with evaluating(vqgan):
         loader = DataLoader(images, batch_size, generator=torch.Generator())  # of its own: a run must not depend on whether it had to do this
