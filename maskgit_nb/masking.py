@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # %% auto #0
-__all__ = ['mask_to_hole', 'keep_lowest', 'mask_count', 'random_mask', 'bernoulli_mask', 'mvtm_loss']
+__all__ = ['mask_to_hole', 'keep_lowest', 'widest_float', 'mask_count', 'random_mask', 'bernoulli_mask', 'mvtm_loss']
 
 # %% ../nbs/04_masking.ipynb #04-008
 def mask_to_hole(mask: Tensor, size: int = 64) -> Tensor:
@@ -21,28 +21,34 @@ def mask_to_hole(mask: Tensor, size: int = 64) -> Tensor:
 def keep_lowest(score: Tensor, counts: Tensor) -> Tensor:
     "Bool mask of the `counts[i]` lowest scores of each row i of `score` (B,N); among equal scores the first come first."
     rank = score.argsort(dim=1, stable=True).argsort(dim=1)
-    return rank < counts.unsqueeze(1)
+    return rank < counts.to(score.device).unsqueeze(1)
 
 # %% ../nbs/04_masking.ipynb #04-017
+def widest_float(device: torch.device) -> torch.dtype:
+    "float64, or float32 on a device that has no float64, such as Apple's MPS."
+    try: return torch.empty(0, dtype=torch.float64, device=device).dtype
+    except (TypeError, RuntimeError): return torch.float32
+
 def mask_count(ratio: Tensor, n: Tensor) -> Tensor:
     "ceil(ratio * n), at least 1, forgiving float32 rounding: `ratio` (B,) in [0,1] and `n` (B,) tokens -> int64 (B,)."
-    return (ratio.double() * n - 1e-4).ceil().long().clamp(min=1)
+    return (ratio.to(widest_float(ratio.device)) * n - 1e-4).ceil().long().clamp(min=1)
 
 def random_mask(ratio: Tensor, num_tokens: int = 256, candidates: Tensor | None = None,
                 generator: torch.Generator | None = None) -> Tensor:
     """Mask exactly ceil(ratio * n) tokens of each image, at least one, all subsets being equally likely: bool (B,N).
 
     `ratio` (B,) in [0,1]. n is `num_tokens`, or the number of True in each row of `candidates` (B,N), outside of which
-    nothing is masked (Chang et al. 2022, section 3.1). ValueError on a ratio outside [0,1] or a row without candidates.
+    nothing is masked (Chang et al. 2022, section 3.1). ValueError on a ratio outside [0,1] or a row without candidates;
+    on a GPU, where that check would make the program wait, nothing of such a row is masked.
     """
     if ratio.ndim != 1 or not ((0 <= ratio) & (ratio <= 1)).all(): raise ValueError(f"ratio must be (B,) within [0,1]; got {ratio}")
-    if candidates is None: candidates = torch.ones(len(ratio), num_tokens, dtype=torch.bool)
+    if candidates is None: candidates = torch.ones(len(ratio), num_tokens, dtype=torch.bool, device=ratio.device)
     if candidates.dtype != torch.bool or candidates.ndim != 2 or len(candidates) != len(ratio):
         raise ValueError(f"candidates must be bool ({len(ratio)},N), a row for each ratio; got {candidates.dtype} {tuple(candidates.shape)}")
-    n = candidates.sum(1).cpu()
-    if (n == 0).any(): raise ValueError(f"row {n.argmin().item()} of candidates allows no token to be masked")
-    score = torch.rand(candidates.shape, generator=generator).masked_fill(~candidates.cpu(), torch.inf)
-    return keep_lowest(score, mask_count(ratio.cpu(), n)).to(candidates.device)
+    device, n = candidates.device, candidates.sum(1)
+    if device.type == "cpu" and (n == 0).any(): raise ValueError(f"row {n.argmin().item()} of candidates allows no token to be masked")
+    score = torch.rand(candidates.shape, generator=generator, device=generator.device if generator else "cpu").to(device)
+    return keep_lowest(score.masked_fill(~candidates, torch.inf), mask_count(ratio.to(device), n).minimum(n))
 
 # %% ../nbs/04_masking.ipynb #04-027
 def bernoulli_mask(batch: int, num_tokens: int = 256, p: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
@@ -55,10 +61,11 @@ def mvtm_loss(logits: Tensor, tokens: Tensor, mask: Tensor, label_smoothing: flo
     """Masked visual token modelling: mean cross-entropy in nats over the masked positions (Chang et al. 2022, eq. 1).
 
     `logits` (B,N,K), `tokens` (B,N) the true ids, `mask` (B,N) bool. ValueError if shapes differ, `mask` is not bool or
-    nothing is masked.
+    nothing is masked (on a GPU, where asking would make the program wait, the loss is nan then).
     """
     if not logits.shape[:2] == tokens.shape == mask.shape:
         raise ValueError(f"logits (B,N,K), tokens (B,N) and mask (B,N) must agree; got {tuple(logits.shape)}, {tuple(tokens.shape)}, {tuple(mask.shape)}")
     if mask.dtype != torch.bool: raise ValueError(f"mask must be bool, True = masked; got {mask.dtype}")
-    if not mask.any(): raise ValueError("nothing is masked: the loss has no position to look at")
-    return F.cross_entropy(logits[mask].float(), tokens[mask], label_smoothing=label_smoothing)
+    if mask.device.type == "cpu" and not mask.any(): raise ValueError("nothing is masked: the loss has no position to look at")
+    counted = tokens.masked_fill(~mask, -100)  # an id that no token has: there is nothing to learn from the known ones
+    return F.cross_entropy(logits.flatten(0, 1).float(), counted.flatten(), ignore_index=-100, label_smoothing=label_smoothing)

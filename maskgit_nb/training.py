@@ -2,25 +2,24 @@
 
 # %% ../nbs/09_training.ipynb #09-003
 from __future__ import annotations
-import hashlib, importlib.util, io, json, math, os, random, shutil, signal, statistics, threading, time
+import copy, hashlib, importlib.util, io, itertools, json, math, os, random, shutil, signal, statistics, sys, threading, time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, DistributedType
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler, Subset
 from tqdm.auto import tqdm
 from .decoding import evaluating, predict
-from .images import ImageFolder, load_image, random_holes, save_sheet, to_picture
+from .images import ImageFolder, Pictures, drawn_cats, load_image, random_holes, save_sheet, to_picture
 from .inpainting import MaskGIT, hole_to_mask
 from .masking import mvtm_loss, random_mask
 from .schedules import get_schedule
@@ -28,12 +27,14 @@ from .transformer import BidirectionalTransformer
 from .vqgan import VQGAN, PatchDiscriminator, PerceptualLoss, VectorQuantizer, hinge_loss, perplexity, psnr, save_module
 
 # %% auto #0
-__all__ = ['RATIOS', 'TrainConfig', 'warmup_cosine', 'make_optimizers', 'step_all', 'make_accelerator', 'prepare', 'start_run',
-           'EndlessBatches', 'webdataset', 'write_shards', 'ShardStream', 'make_ema', 'update_ema', 'remove_checkpoint',
-           'save_checkpoint', 'find_checkpoints', 'read_rows', 'RunLog', 'newest_checkpoint', 'open_batches',
-           'load_checkpoint', 'anyone_told_to_stop', 'terminated', 'mean_metrics', 'run_steps', 'VQGANLoss',
-           'image_gradients', 'validate_vqgan', 'VQGANState', 'fit_vqgan', 'tokenize', 'fingerprint', 'cached_tokens',
-           'truncated_normal', 'half', 'training_masks', 'masked_losses', 'validate_maskgit', 'fit_maskgit']
+__all__ = ['MOST_HELD', 'FITTING', 'RATIOS', 'TrainConfig', 'warmup_cosine', 'make_optimizers', 'step_all', 'make_accelerator',
+           'prepare', 'start_run', 'EndlessBatches', 'read_ahead', 'take_batches', 'webdataset', 'write_shards',
+           'ShardStream', 'FreshCats', 'fingerprint', 'share_out', 'cached_pictures', 'decoded', 'EMA',
+           'find_checkpoints', 'remove_checkpoint', 'save_checkpoint', 'read_rows', 'RunLog', 'run_settings',
+           'changed_settings', 'set_aside', 'open_batches', 'newest_checkpoint', 'load_checkpoint',
+           'anyone_told_to_stop', 'terminated', 'mean_metrics', 'run_steps', 'VQGANLoss', 'image_gradients',
+           'validate_vqgan', 'VQGANState', 'fit_vqgan', 'tokenize', 'cached_tokens', 'truncated_normal', 'half',
+           'generator_on', 'training_masks', 'masked_losses', 'validate_maskgit', 'fit_maskgit']
 
 # %% ../nbs/09_training.ipynb #09-006
 @dataclass(frozen=True)
@@ -101,25 +102,28 @@ def step_all(optimizers: list, schedules: list) -> None:
     for optimizer in optimizers: optimizer.zero_grad()
 
 # %% ../nbs/09_training.ipynb #09-026
-def make_accelerator(config: TrainConfig, cpu: bool = False, out: str | Path | None = None) -> Accelerator:
-    """accelerate's Accelerator for `config`, on a GPU if there is one and not `cpu`; with a tracker, if one is to write to `out`.
-    A notebook makes several in one process, so the settings of the last are forgotten first."""
+def make_accelerator(config: TrainConfig, device: str | torch.device | None = None, out: str | Path | None = None) -> Accelerator:
+    """accelerate's Accelerator for `config` on `device`, by default this process's GPU if there is one; with a tracker, if one is to write
+    to `out`. A notebook makes several in one process, so the settings of the last are forgotten first."""
     AcceleratorState._reset_state(reset_partial_state="WORLD_SIZE" not in os.environ)
     tracker = config.tracker if config.tracker != "auto" else "tensorboard" if importlib.util.find_spec("tensorboard") else "none"
     shared = DataLoaderConfiguration(split_batches=True)  # processes share a batch; else accelerate steps the schedule once for each of them
-    return Accelerator(mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate, cpu=cpu, dataloader_config=shared,
-                       log_with=None if tracker == "none" or out is None else tracker, project_dir=None if out is None else str(out))
+    accelerator = Accelerator(mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate, dataloader_config=shared,
+                              cpu=device is not None and torch.device(device).type == "cpu",
+                              log_with=None if tracker == "none" or out is None else tracker, project_dir=None if out is None else str(out))
+    if device is not None and accelerator.num_processes == 1: accelerator.state.device = PartialState().device = torch.device(device)
+    return accelerator
 
 def prepare(accelerator: Accelerator, module: nn.Module, optimizers: list, schedules: list) -> tuple[nn.Module, list, list]:
     "A module, its optimisers and its schedules as `accelerator` needs them."
     module, *rest = accelerator.prepare(module, *optimizers, *schedules)
     return module, rest[:len(optimizers)], rest[len(optimizers):]
 
-def start_run(out: str | Path, config: TrainConfig, cpu: bool = False) -> tuple[Path, Accelerator]:
+def start_run(out: str | Path, config: TrainConfig, device: str | torch.device | None = None) -> tuple[Path, Accelerator]:
     "How every run begins: the folder `out` is made and torch's seed set. Returns `out` as a Path, and an Accelerator."
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    accelerator = make_accelerator(config, cpu, out)
+    accelerator = make_accelerator(config, device, out)
     if accelerator.log_with: accelerator.init_trackers("maskgit_nb")
     torch.manual_seed(config.seed)
     return out, accelerator
@@ -135,16 +139,41 @@ class EndlessBatches(Sampler):
         self.n, self.batch_size, self.seed, self.start, self.rows = n, batch_size, seed, start, rows
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch, order, position = -1, None, self.start * self.batch_size
+        epoch, order, position = -1, [], self.start * self.batch_size
         while True:
             batch = []
-            for position in range(position, position + self.batch_size):
+            while len(batch) < self.batch_size:
                 if position // self.n != epoch:
                     epoch = position // self.n
                     order = torch.randperm(self.n, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)).tolist()
-                batch.append(order[position % self.n])
-            position += 1
+                first = position % self.n
+                taken = order[first:first + self.batch_size - len(batch)]
+                batch += taken
+                position += len(taken)
             yield batch[self.rows]
+
+# %% ../nbs/09_training.ipynb #09-031b
+MOST_HELD = 2**31  # bytes of data that live on a GPU
+
+def read_ahead(batches: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
+    "The `batches` on `device`, each fetched by another thread while the one before it is used."
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, batches)
+        while True:
+            batch, coming = coming.result(), reader.submit(next, batches)
+            yield batch.to(device, non_blocking=True)
+
+def take_batches(data: Dataset | Tensor, order: Sampler, device: str | torch.device) -> Iterator[Tensor]:
+    "The rows of `data` in the batches of indices that `order` gives, on `device`."
+    device, held = torch.device(device), data.levels if isinstance(data, Pictures) else data
+    if not isinstance(held, Tensor): return (batch.to(device) for batch in iter(DataLoader(data, batch_sampler=order)))
+    there = held.device.type == device.type
+    if not there and held.nbytes <= MOST_HELD: data, there = data.to(device), True
+    def rows(indices: list[int]) -> Tensor:
+        places = torch.tensor(indices)
+        return data.batch(places) if isinstance(data, Pictures) else data[places.to(data.device, non_blocking=True)]
+    batches = map(rows, order)
+    return batches if there else read_ahead(batches, device)
 
 # %% ../nbs/09_training.ipynb #09-033
 def webdataset():
@@ -178,8 +207,8 @@ class ShardStream:
         except ValueError as error: raise ValueError(f"sample {sample['__key__']} of {sample['__url__']} is no picture") from error
         return x.flip(-1) if self.flip and (self.epoch + self.taken) % 2 else x
 
-    def batches(self, batch_size: int, seed: int = 0, rows: slice = slice(None)) -> Iterator[Tensor]:
-        "The `rows` of batches (batch_size,3,size,size), from where the stream is. Only those rows are decoded."
+    def batches(self, batch_size: int, seed: int = 0, rows: slice = slice(None), device: str | torch.device = "cpu") -> Iterator[Tensor]:
+        "The `rows` of batches (batch_size,3,size,size) on `device`, from where the stream is. Only those rows are decoded."
         wds, wanted, batch, place = webdataset(), range(batch_size)[rows], [], 0
         while True:
             rng = random.Random(seed * 1_000_003 + self.epoch)
@@ -188,46 +217,151 @@ class ShardStream:
                 if place in wanted: batch.append(self.picture(sample))
                 self.taken, place = self.taken + 1, place + 1
                 if place == batch_size:
-                    yield torch.stack(batch)
+                    yield torch.stack(batch).to(device)
                     batch, place = [], 0
             if self.taken == 0: raise ValueError(f"no pictures in {', '.join(self.shards)}")
             self.epoch, self.taken = self.epoch + 1, 0
 
-# %% ../nbs/09_training.ipynb #09-037
-def make_ema(module: nn.Module, decay: float) -> AveragedModel:
-    "A running average of `module`'s parameters, with a short memory at first: decay min(decay, (1+n)/(10+n)) after n steps."
-    def average(old, new, n):
-        torch._foreach_lerp_(old, new, 1 - min(decay, (1 + int(n)) / (10 + int(n))))
-    return AveragedModel(module, multi_avg_fn=average)
+# %% ../nbs/09_training.ipynb #09-035b
+class FreshCats:
+    """Batches of which one half comes from `pictures`, an `ImageFolder`, a tensor (M,3,size,size) or `Pictures`, and the other from `drawn_cats`, each drawn once; without
+    `pictures`, drawn cats alone. Without end; which batch comes next is its state. ValueError if the pictures have another size."""
+    def __init__(self, pictures: Dataset | Tensor | None = None, size: int = 64):
+        if pictures is not None and pictures[0].shape[-1] != size: raise ValueError(f"pictures must have {size}x{size} pixels; got {tuple(pictures[0].shape)}")
+        self.pictures, self.size, self.number = pictures, size, 0
 
-def update_ema(ema: AveragedModel, module: nn.Module) -> None:
-    "One update of the average by `module`. Parameters of which each process holds only a shard (FSDP) are put together for it."
-    whole = [p.full_tensor() if hasattr(p, "full_tensor") else p for p in module.parameters()]
-    ema.update_parameters(SimpleNamespace(parameters=lambda: whole, buffers=module.buffers))
+    def state_dict(self) -> dict: return dict(number=self.number)
+    def load_state_dict(self, state: dict) -> None: self.number = state["number"]
+
+    def batches(self, batch_size: int, seed: int = 0, rows: slice = slice(None), device: str | torch.device = "cpu") -> Iterator[Tensor]:
+        "The `rows` of batches (batch_size,3,size,size), drawn and put together on `device`."
+        share = 0 if self.pictures is None else batch_size // 2
+        chosen = take_batches(self.pictures, EndlessBatches(len(self.pictures), share, seed, self.number), device) if share else None
+        while True:
+            number, self.number = 2**31 + (seed * 1_000_003 + self.number) % 2**31, self.number + 1  # far from seeds to validate with; torch takes 32 bits
+            batch = drawn_cats(batch_size - share, number, self.size, device)
+            if share: batch = torch.cat([next(chosen), batch])
+            mixed = torch.randperm(batch_size, generator=torch.Generator().manual_seed(number))  # so that holes and processes get of both
+            yield batch[mixed[rows].to(device)]
+
+# %% ../nbs/09_training.ipynb #09-079a
+def fingerprint(data: nn.Module | Mapping | Dataset | Tensor) -> str:
+    """Twelve hexadecimal digits of SHA-256: of a module, a state, a tensor or `Pictures` over names, types, shapes and values; of a folder
+    over file names, sizes and times; of another data set over all images."""
+    digest = hashlib.sha256()
+    if isinstance(data, nn.Module): data = data.state_dict()
+    if isinstance(data, Pictures): data = dict(levels=data.levels, rows=data.rows, flip=torch.tensor(data.flip))
+    if isinstance(data, Tensor): data = {"": data}
+    if isinstance(data, Mapping):
+        for name, x in sorted(data.items()):
+            digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
+            digest.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    elif isinstance(data, ConcatDataset): digest.update("".join(map(fingerprint, data.datasets)).encode())
+    elif isinstance(data, ImageFolder):
+        for path in data.paths: digest.update(f"{path}|{path.stat().st_size}|{path.stat().st_mtime_ns}".encode())
+        digest.update(f"{data.size}|{data.flip}".encode())
+    else:
+        for i in range(len(data)): digest.update(data[i].numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+def share_out(accelerator: Accelerator, n: int) -> range:
+    "Which of `n` items this process takes, when all processes take equally many."
+    number, of = accelerator.process_index, accelerator.num_processes
+    return range(n * number // of, n * (number + 1) // of)
+
+def cached_pictures(images: ImageFolder, folder: Path, accelerator: Accelerator, progress: bool = True) -> Pictures:
+    """The pictures of `images`, memory-mapped from a file in `folder` that is written, by all processes together, if it is not there. What is
+    wrong with damaged ones is printed. ValueError if all are."""
+    path, partial, n = folder / f"pictures-{fingerprint(images)}.npy", folder / "pictures.partial.npy", len(images.paths)
+    faults_of = lambda number: folder / f"{path.stem}.faults{number}.json"
+    if not path.exists():
+        shape = (n, 3, images.size, images.size)
+        if accelerator.is_main_process: np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+        accelerator.wait_for_everyone()
+        mine, kept, faults = share_out(accelerator, n), np.lib.format.open_memmap(partial, "r+"), {}
+        workers = max(1, (os.cpu_count() or 1) // accelerator.num_processes) if len(mine) >= 256 else 0  # a process costs a second to start
+        bar = tqdm(total=len(mine), desc="pictures", unit="image", leave=False, disable=not (progress and accelerator.is_local_main_process))
+        with bar:
+            for place, (levels, found) in zip(range(mine.start, mine.stop, 64), images.decode(mine.start, mine.stop, workers)):
+                kept[place:place + len(levels)] = levels.numpy()
+                faults |= {place + i: fault for i, fault in enumerate(found) if fault}
+                bar.update(len(levels))
+        faults_of(accelerator.process_index).write_text(json.dumps(faults), encoding="utf-8")
+        kept.flush()
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            parts = [faults_of(i) for i in range(accelerator.num_processes)]
+            faults = {place: fault for part in parts for place, fault in json.loads(part.read_text(encoding="utf-8")).items()}
+            path.with_suffix(".json").write_text(json.dumps(faults), encoding="utf-8")
+            for part in parts: part.unlink()
+            os.replace(partial, path)
+    accelerator.wait_for_everyone()
+    faults = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    if len(faults) == n: raise ValueError(f"no picture in {images.folder} can be read; {next(iter(faults.values()))}")
+    for fault in faults.values() if accelerator.is_main_process else (): print(f"left out: {fault}", file=sys.stderr)
+    good = torch.tensor([i for i in range(n) if str(i) not in faults])
+    return Pictures(torch.from_numpy(np.load(path, mmap_mode="c")), images.flip, good)
+
+def decoded(images: Dataset | ShardStream | FreshCats, folder: Path, accelerator: Accelerator, progress: bool = True):
+    "`images` ready for training: every `ImageFolder` in it as `cached_pictures`; several sources of pictures as one, if it is not too large to hold."
+    if isinstance(images, ImageFolder): return cached_pictures(images, folder, accelerator, progress)
+    if isinstance(images, FreshCats):
+        if images.pictures is not None: images.pictures = decoded(images.pictures, folder, accelerator, progress)
+        return images
+    if not isinstance(images, ConcatDataset): return images
+    parts = [decoded(part, folder, accelerator, progress) for part in images.datasets]
+    if len(parts) == 1: return parts[0]
+    alike = all(isinstance(part, Pictures) and part.flip == parts[0].flip for part in parts)
+    if not alike or sum(part.levels.nbytes for part in parts) > MOST_HELD: return ConcatDataset(parts)
+    return Pictures(torch.cat([part.levels[part.rows] for part in parts]), parts[0].flip)
+
+# %% ../nbs/09_training.ipynb #09-037
+class EMA:
+    """`.module` is a running average of a module's parameters, with a short memory at first: decay min(decay, (1+n)/(10+n)) after n `updates`.
+
+    torch has one too (`AveragedModel`), but that asks the device at each update how many there were, and so waits for it."""
+    def __init__(self, module: nn.Module, decay: float):
+        self.module, self.decay, self.updates = copy.deepcopy(module).requires_grad_(False), decay, 0
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        "One update by `module`. Parameters of which each process holds only a shard (FSDP) are put together for it."
+        whole = [p.full_tensor() if hasattr(p, "full_tensor") else p for p in module.parameters()]
+        kept = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.updates else 0.0
+        torch._foreach_lerp_(list(self.module.parameters()), whole, 1 - kept)
+        for ours, theirs in zip(self.module.buffers(), module.buffers()): ours.copy_(theirs)
+        self.updates += 1
+
+    def state_dict(self) -> dict: return dict(self.module.state_dict(), updates=self.updates)
+
+    def load_state_dict(self, state: dict) -> None:
+        self.updates = state["updates"]
+        self.module.load_state_dict({name: value for name, value in state.items() if name != "updates"})
 
 # %% ../nbs/09_training.ipynb #09-043
+def find_checkpoints(out: Path) -> list[Path]:
+    "The checkpoints in `out`, oldest first."
+    return sorted(out.glob("checkpoint-" + "[0-9]" * 8))
+
 def remove_checkpoint(path: Path) -> None:
     "Rename it, then remove it: half removed, it must not look like a checkpoint."
     doomed = path.with_name("checkpoint.removed")
     shutil.rmtree(doomed, ignore_errors=True)
     shutil.rmtree(path.rename(doomed))
 
-def save_checkpoint(accelerator: Accelerator, out: Path, step: int, keep: int) -> None:
-    """Write all training state to `out/checkpoint-<step>`: first beside it, then renamed, so that a checkpoint is whole or
-    absent. Only then are all but the newest `keep` removed."""
+def save_checkpoint(accelerator: Accelerator, out: Path, step: int, keep: int, settings: Mapping = {}) -> None:
+    """Write all training state to `out/checkpoint-<step>`, and the run's `settings` as JSON: first beside it, then renamed, so that a
+    checkpoint is whole or absent. Only then are all but the newest `keep` removed."""
     partial, final = out / "checkpoint.partial", out / f"checkpoint-{step:08d}"
     if accelerator.is_main_process: shutil.rmtree(partial, ignore_errors=True)
     accelerator.wait_for_everyone()
     accelerator.save_state(str(partial))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        (partial / "settings.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
         os.replace(partial, final)
         for old in find_checkpoints(out)[:-keep]: remove_checkpoint(old)
     accelerator.wait_for_everyone()
-
-def find_checkpoints(out: Path) -> list[Path]:
-    "The checkpoints in `out`, oldest first."
-    return sorted(out.glob("checkpoint-" + "[0-9]" * 8))
 
 # %% ../nbs/09_training.ipynb #09-047
 def read_rows(path: str | Path) -> list[dict]:
@@ -264,26 +398,57 @@ class RunLog:
         "All whole rows of the log in folder `out`; none if there is no log."
         return read_rows(Path(out) / "log.jsonl")
 
+# %% ../nbs/09_training.ipynb #09-048b
+def run_settings(config: TrainConfig, model: nn.Module, **others) -> dict:
+    "All that a run is told, as JSON holds it: the fields of `config`, the config of its `model`, and `others`."
+    found = asdict(config) | dict(model=asdict(model.config)) | {name: getattr(value, "__name__", value) for name, value in others.items()}
+    return json.loads(json.dumps(found))
+
+FITTING = "model", "optimizer", "decoder_only"  # with another one of these, the state of a checkpoint has no place to go
+
+def changed_settings(before: Mapping, now: Mapping, out: Path) -> list[str]:
+    "In words what a run in `out` is told now and was not told `before`. ValueError if its state cannot serve what is asked for now."
+    def changes(old: Mapping, new: Mapping) -> list[str]: return [f"{name} {new[name]} (was {old[name]})" for name in new if name in old and old[name] != new[name]]
+    for name in FITTING:
+        if name not in before or before[name] == now.get(name): continue
+        parts = changes(before[name], now[name]) if name == "model" else [f"{name} {now[name]} (was {before[name]})"]
+        raise ValueError(f"{out} holds a run of another kind, asked for now: {', '.join(parts)}. Give another folder, or begin anew in this one (resume=False, --restart)")
+    return changes({name: value for name, value in before.items() if name not in FITTING}, now)
+
+def set_aside(out: Path) -> Path | None:
+    "Move the run that `out` holds, its checkpoints, log, sheets and weights, into `out/before-1` (2, 3, ...), which is returned; None if there is none."
+    found = [path for pattern in ("checkpoint-*", "log.jsonl", "samples", "best", "*.safetensors") for path in out.glob(pattern)]
+    if not found: return None
+    aside = next(path for path in (out / f"before-{i}" for i in itertools.count(1)) if not path.exists())
+    aside.mkdir()
+    for path in found: path.rename(aside / path.name)
+    return aside
+
 # %% ../nbs/09_training.ipynb #09-050
-def newest_checkpoint(accelerator: Accelerator, out: Path, resume: bool) -> tuple[Path | None, int]:
-    "The newest checkpoint in `out` and its step; None and 0 if there is none. Without `resume` all are removed first."
-    if not resume and accelerator.is_main_process:
-        for old in find_checkpoints(out): remove_checkpoint(old)
-    accelerator.wait_for_everyone()
+def open_batches(accelerator: Accelerator, data, config: TrainConfig, start: int, rows: slice) -> Iterator[Tensor]:
+    "The `rows` of all batches that follow step `start`, on the accelerator's device. A stream learns where it was when the checkpoint is loaded."
+    if hasattr(data, "batches"):
+        accelerator.register_for_checkpointing(data)
+        return data.batches(config.batch_size, config.seed, rows, accelerator.device)
+    return take_batches(data, EndlessBatches(len(data), config.batch_size, config.seed, start * config.accumulate, rows), accelerator.device)
+
+def newest_checkpoint(out: Path) -> tuple[Path | None, int]:
+    "The newest checkpoint in `out` and its step; None and 0 if there is none."
     found = find_checkpoints(out)
     return (found[-1], int(found[-1].name.split("-")[1])) if found else (None, 0)
 
-def open_batches(accelerator: Accelerator, data: Dataset | ShardStream, config: TrainConfig, start: int, rows: slice) -> Iterator[Tensor]:
-    "The `rows` of all batches that follow step `start`. A `ShardStream` learns where it was when the checkpoint is loaded."
-    if isinstance(data, ShardStream):
-        accelerator.register_for_checkpointing(data)
-        return data.batches(config.batch_size, config.seed, rows)
-    return iter(DataLoader(data, batch_sampler=EndlessBatches(len(data), config.batch_size, config.seed, start * config.accumulate, rows)))
-
 def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
-    "Load all training state. ValueError if `checkpoint` is of another model."
+    "Load all training state, but keep the optimisers' settings as they are now. ValueError if `checkpoint` is of another model."
+    asked = [[{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups] for optimizer in accelerator._optimizers]
     try: accelerator.load_state(str(checkpoint))
-    except (RuntimeError, ValueError) as error: raise ValueError(f"{checkpoint} does not fit this model: take another folder, or start afresh in this one ({error})") from error
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{checkpoint} does not fit this model: take another folder, or begin anew in this one ({str(error)[:200]})") from error
+    for optimizer, groups in zip(accelerator._optimizers, asked):
+        for group, settings in zip(optimizer.param_groups, groups): group.update(settings)
+    for schedule in (wrapped.scheduler for wrapped in accelerator._schedulers):
+        schedule.base_lrs = [group["initial_lr"] for group in schedule.optimizer.param_groups]
+        schedule._last_lr = [base * factor(schedule.last_epoch) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas)]
+        for group, lr in zip(schedule.optimizer.param_groups, schedule._last_lr): group["lr"] = lr
 
 def anyone_told_to_stop(accelerator: Accelerator, received: list) -> bool:
     "Whether SIGTERM came to any of the processes: they stop together or not at all."
@@ -307,24 +472,30 @@ def mean_metrics(accelerator: Accelerator, metrics: list[dict]) -> dict:
     return dict(zip(metrics[0], means.tolist()))
 
 # %% ../nbs/09_training.ipynb #09-053
-def run_steps(accelerator: Accelerator, micro_step: Callable, data: Dataset | ShardStream, config: TrainConfig, out: Path, on_step: Callable,
-              validate: Callable, resume: bool = True, best_by: str = "", save_best: Callable | None = None) -> list[dict]:
+def run_steps(accelerator: Accelerator, micro_step: Callable, data: Dataset | ShardStream | FreshCats, config: TrainConfig, out: Path, on_step: Callable,
+              validate: Callable, resume: bool = True, best_by: str = "", save_best: Callable | None = None, settings: Mapping = {}) -> list[dict]:
     """The loop both stages share. `micro_step(batch, step, rows, generator)` trains on those `rows` of the step's images and
     returns numbers to log, `on_step()` follows every optimiser step and returns more, `validate(step)` returns floats, of
     which a new lowest `best_by` calls `save_best(folder)`. Returns the log's rows.
 
-    Batches and random draws depend on (seed, step) alone; a `ShardStream` is read on from where its state is. With `resume` the
-    newest checkpoint in `out` is loaded first; without, the checkpoints in `out` are removed. SIGTERM: saves a checkpoint, then
-    SystemExit. FloatingPointError if the loss is not finite when it is to be logged or saved. ValueError if the processes cannot
-    share a batch equally.
+    Batches and random draws depend on (seed, step) alone; a stream is read on from where its state is. With `resume` the newest checkpoint in
+    `out` is loaded first, and a change of `settings` is told; without, the run that `out` holds is moved aside. SIGTERM: saves a checkpoint (of
+    several processes, at the next row of the log), then SystemExit. FloatingPointError if the loss is not finite when it is to be logged
+    or saved. ValueError if the processes cannot share a batch equally, or the checkpoint is of another model.
     """
     share, remainder = divmod(config.batch_size, accelerator.num_processes)
     if remainder: raise ValueError(f"batch_size {config.batch_size} cannot be shared equally by {accelerator.num_processes} processes")
     first = accelerator.process_index * share
     rows = slice(first, first + share)
-    checkpoint, start = newest_checkpoint(accelerator, out, resume)
+    if not resume and accelerator.is_main_process: set_aside(out)
+    accelerator.wait_for_everyone()
+    checkpoint, start = newest_checkpoint(out)
     loader = open_batches(accelerator, data, config, start, rows)
-    if checkpoint: load_checkpoint(accelerator, checkpoint)  # after the loader, which draws from the global generator
+    if checkpoint:
+        told = checkpoint / "settings.json"
+        changes = changed_settings(json.loads(told.read_text(encoding="utf-8")) if told.exists() else {}, settings, out)
+        load_checkpoint(accelerator, checkpoint)  # after the loader, which draws from the global generator
+        if changes and accelerator.is_main_process: print(f"{out} goes on from step {start} with {', '.join(changes)}", file=sys.stderr)
     log, began, seen = RunLog(out, start, accelerator.is_main_process), time.perf_counter(), 0
     bar = tqdm(total=config.steps, initial=start, desc=out.name, disable=not (config.progress and accelerator.is_local_main_process))
     with bar, terminated() as received:
@@ -332,12 +503,12 @@ def run_steps(accelerator: Accelerator, micro_step: Callable, data: Dataset | Sh
             metrics = []
             for offset in range(first, config.accumulate * config.batch_size, config.batch_size):
                 generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-                metrics.append(micro_step(next(loader).to(accelerator.device), step, slice(offset, offset + share), generator))
+                metrics.append(micro_step(next(loader), step, slice(offset, offset + share), generator))
             seen += config.accumulate * config.batch_size
             added = on_step()
             bar.update()
             log_now, validate_now, save_now = (step % every == 0 or step == config.steps for every in (config.log_every, config.validate_every, config.save_every))
-            stop = anyone_told_to_stop(accelerator, received)
+            stop = (accelerator.num_processes == 1 or log_now) and anyone_told_to_stop(accelerator, received)
             if log_now or save_now or stop:
                 means = {**mean_metrics(accelerator, metrics), **added}
                 if not math.isfinite(means["loss"]): raise FloatingPointError(f"loss is {means['loss']} at step {step}: lower lr, or precision='no'")
@@ -351,7 +522,7 @@ def run_steps(accelerator: Accelerator, micro_step: Callable, data: Dataset | Sh
                 log.write(step=step, **found)
                 accelerator.log(found, step=step)
                 if save_best and accelerator.is_main_process and log.is_best(best_by): save_best(out / "best")
-            if save_now or stop: save_checkpoint(accelerator, out, step, config.keep)
+            if save_now or stop: save_checkpoint(accelerator, out, step, config.keep, settings)
             if stop and step < config.steps: raise SystemExit(f"stopped by SIGTERM at step {step}, saved in {out}: run again to go on")
     if accelerator.log_with: accelerator.end_training()
     accelerator.wait_for_everyone()
@@ -395,9 +566,9 @@ def image_gradients(made: Tensor, real: Tensor, loss: VQGANLoss, perceptual: Per
 def validate_vqgan(vqgan: VQGAN, val: Tensor, sheet: Path, distance: Callable | None = None) -> dict:
     """PSNR, l1 and perplexity of the reconstructions of `val` (M,3,H,W), and `val_rfd`, their Fréchet distance to the originals, if
     `distance(made)` is given, which measures it; writes the first 16 to `sheet`, below the originals."""
-    device = next(vqgan.parameters()).device
+    val = val.cpu()
     with evaluating(vqgan):
-        tokens = torch.cat([vqgan.encode(x.to(device)) for x in val.split(64)])
+        tokens = torch.cat([vqgan.encode(x.to(vqgan.device)) for x in val.split(64)])
         made = torch.cat([vqgan.decode(t) for t in tokens.split(64)]).cpu()
     save_sheet([val[:16], made[:16]], sheet)
     found = dict(val_psnr=psnr(made, val), val_l1=F.l1_loss(made, val).item(), val_perplexity=perplexity(tokens.cpu(), vqgan.config.codebook_size))
@@ -406,7 +577,7 @@ def validate_vqgan(vqgan: VQGAN, val: Tensor, sheet: Path, distance: Callable | 
 # %% ../nbs/09_training.ipynb #09-070
 class VQGANState:
     "What a checkpoint of the first stage holds beside the models: the averaged weights, and the running `usage` of the codes."
-    def __init__(self, ema: AveragedModel, quantizer: VectorQuantizer): self.ema, self.quantizer = ema, quantizer
+    def __init__(self, ema: EMA, quantizer: VectorQuantizer): self.ema, self.quantizer = ema, quantizer
 
     def state_dict(self) -> dict: return {**self.ema.state_dict(), "usage": self.quantizer.usage}
 
@@ -417,25 +588,29 @@ class VQGANState:
         self.ema.load_state_dict(state)
 
 # %% ../nbs/09_training.ipynb #09-073
-def fit_vqgan(model: VQGAN, images: Dataset | ShardStream, out: str | Path, config: TrainConfig = TrainConfig(), loss: VQGANLoss = VQGANLoss(),
-              val: Tensor | None = None, resume: bool = True, cpu: bool = False, decoder_only: bool = False,
+def fit_vqgan(model: VQGAN, images: Dataset | ShardStream | FreshCats, out: str | Path, config: TrainConfig = TrainConfig(), loss: VQGANLoss = VQGANLoss(),
+              val: Tensor | None = None, resume: bool = True, device: str | torch.device | None = None, decoder_only: bool = False,
               distance: Callable | None = None) -> list[dict]:
-    """Train the first stage on `images`, a dataset of (3,H,W) in [-1,1]; returns the rows of `out/log.jsonl`.
+    """Train the first stage on `images`, a dataset of (3,H,W) in [-1,1] or a stream; returns the rows of `out/log.jsonl`.
 
     `decoder_only` leaves encoder and codes, and with them every token, as they are: a second stage trained on them still fits.
     `out` receives checkpoints, `log.jsonl`, sheets of reconstructions of `val` (M,3,H,W) and at the end `vqgan.safetensors`
     (the averaged weights, which `model` then has too); `out/best` those with the lowest `val_l1`. `distance` is that of
-    `validate_vqgan`. An interrupted run continues from its newest checkpoint.
+    `validate_vqgan`. It trains on `device`, by default a GPU if there is one; afterwards, and when it is cut off, `model` is back where it was. An interrupted run
+    continues from its newest checkpoint.
     """
-    out, accelerator = start_run(out, config, cpu)
+    out, accelerator = start_run(out, config, device)
+    data, home = decoded(images, out, accelerator, config.progress), model.device
+    settings = run_settings(config, model, decoder_only=decoder_only, **asdict(loss))
     for part in (model.encoder, model.quantizer): part.requires_grad_(not decoder_only)
     discriminator = PatchDiscriminator()
     perceptual = PerceptualLoss().to(accelerator.device, memory_format=torch.channels_last) if loss.perceptual else None
-    ema = make_ema(model, config.ema)
+    ema = EMA(model, config.ema)
     model, discriminator = model.to(memory_format=torch.channels_last), discriminator.to(memory_format=torch.channels_last)
     model, *updates = prepare(accelerator, model, *make_optimizers(model, config))
     discriminator, *updates_d = prepare(accelerator, discriminator, *make_optimizers(discriminator, replace(config, beta1=0.5, beta2=0.9)))
-    ema.to(accelerator.device, memory_format=torch.channels_last)
+    ema.module.to(accelerator.device, memory_format=torch.channels_last)
+    rebuild = torch.compile(model) if config.compile else model  # beside the module, whose names and weights stay as they are
     quantizer = accelerator.unwrap_model(model).quantizer
     accelerator.register_for_checkpointing(VQGANState(ema, quantizer))
 
@@ -445,7 +620,7 @@ def fit_vqgan(model: VQGAN, images: Dataset | ShardStream, out: str | Path, conf
         x = x.contiguous(memory_format=torch.channels_last)
         playing = loss.adversarial > 0 and step > loss.adversarial_start
         with accelerator.accumulate(model, discriminator):
-            rec = model(x)
+            rec = rebuild(x)
             with accelerator.autocast():
                 gradient, metrics = image_gradients(rec.images, x, loss, perceptual, judge if playing else None, lambda n: accelerator.reduce(n, "sum"))
             accelerator.backward(rec.vq_loss + (rec.images * gradient).sum())
@@ -461,7 +636,7 @@ def fit_vqgan(model: VQGAN, images: Dataset | ShardStream, out: str | Path, conf
         return dict(loss=metrics["l1"] + rec.vq_loss.detach(), **metrics, vq=rec.vq_loss.detach())
 
     def on_step() -> dict:
-        update_ema(ema, accelerator.unwrap_model(model))
+        ema.update(accelerator.unwrap_model(model))
         return dict(lr=updates[1][0].get_last_lr()[0])
 
     def validate(step: int) -> dict:
@@ -471,50 +646,37 @@ def fit_vqgan(model: VQGAN, images: Dataset | ShardStream, out: str | Path, conf
         folder.mkdir(exist_ok=True)
         save_module(ema.module, folder / "vqgan.safetensors")
 
-    rows = run_steps(accelerator, micro_step, images, config, out, on_step, validate, resume, "val_l1", save)
-    if accelerator.is_main_process: save(out)
-    accelerator.unwrap_model(model, keep_fp32_wrapper=False).requires_grad_(True).load_state_dict(ema.module.state_dict())
-    return rows
+    try:
+        rows = run_steps(accelerator, micro_step, data, config, out, on_step, validate, resume, "val_l1", save, settings)
+        if accelerator.is_main_process: save(out)
+        accelerator.unwrap_model(model, keep_fp32_wrapper=False).load_state_dict(ema.module.state_dict())
+        return rows
+    finally: accelerator.unwrap_model(model, keep_fp32_wrapper=False).requires_grad_(True).to(home)
 
 # %% ../nbs/09_training.ipynb #09-080
 @torch.no_grad()
-def tokenize(vqgan: VQGAN, images: Dataset, batch_size: int = 16, progress: bool = True) -> Tensor:
-    """The tokens (M,N) of a dataset of images, as int16 to keep them small; computed once, since the VQGAN stays fixed. On a CPU large
-    batches are slower: what they leave between the layers does not fit into its cache."""
-    device = next(vqgan.parameters()).device
+def tokenize(vqgan: VQGAN, images: Dataset | Tensor, batch_size: int = 16, progress: bool = True) -> Tensor:
+    """The tokens (M,N) of a dataset of images, on the CPU as int16 (int32 if there are more codes than that holds); computed once, since the VQGAN stays
+    fixed. On a CPU large batches are slower: what they leave between the layers does not fit into its cache."""
+    if vqgan.device.type != "cpu": batch_size = max(batch_size, 256)
+    kept = torch.int16 if vqgan.config.codebook_size <= 2**15 else torch.int32
+    order = [list(range(len(images)))[i:i + batch_size] for i in range(0, len(images), batch_size)]
     with evaluating(vqgan):
-        loader = DataLoader(images, batch_size, generator=torch.Generator())  # of its own: a run must not depend on whether it had to do this
-        batches = tqdm(loader, desc="tokens", leave=False, disable=not progress)
-        return torch.cat([vqgan.encode(x.to(device)).short().cpu() for x in batches])
+        batches = tqdm(take_batches(images, order, vqgan.device), desc="tokens", total=len(order), leave=False, disable=not progress)
+        return torch.cat([vqgan.encode(x).to(kept).cpu() for x in batches])
 
 # %% ../nbs/09_training.ipynb #09-083
-def fingerprint(data: nn.Module | Mapping | Dataset | Tensor) -> str:
-    """Twelve hexadecimal digits of SHA-256: of a module, a state or a tensor over names, types, shapes and values; of a folder over file
-    names, sizes and times; of another data set over all images."""
-    digest = hashlib.sha256()
-    if isinstance(data, nn.Module): data = data.state_dict()
-    if isinstance(data, Tensor): data = {"": data}
-    if isinstance(data, Mapping):
-        for name, x in sorted(data.items()):
-            digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
-            digest.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    elif isinstance(data, ConcatDataset): digest.update("".join(map(fingerprint, data.datasets)).encode())
-    elif isinstance(data, ImageFolder):
-        for path in data.paths: digest.update(f"{path}|{path.stat().st_size}|{path.stat().st_mtime_ns}".encode())
-        digest.update(f"{data.size}|{data.flip}".encode())
-    else:
-        for i in range(len(data)): digest.update(data[i].numpy().tobytes())
-    return digest.hexdigest()[:12]
-
-def cached_tokens(vqgan: VQGAN, images: Dataset, folder: Path, accelerator: Accelerator, progress: bool = True) -> Tensor:
+def cached_tokens(vqgan: VQGAN, images: Dataset | Tensor, folder: Path, accelerator: Accelerator, progress: bool = True) -> Tensor:
     "`tokenize(vqgan, images)`, memory-mapped from a file in `folder` that is written, by all processes together, if it is not there."
-    path, number, of = folder / f"tokens-{fingerprint(vqgan)}-{fingerprint(images)}.npy", accelerator.process_index, accelerator.num_processes
+    path = folder / f"tokens-{fingerprint(vqgan)}-{fingerprint(images)}.npy"
     if not path.exists():
-        part = Subset(images, range(len(images) * number // of, len(images) * (number + 1) // of))
-        np.save(folder / f"{path.stem}.part{number}.npy", tokenize(vqgan, part, progress=progress and accelerator.is_local_main_process).numpy())
+        data = decoded(images, folder, accelerator, progress)
+        part = Subset(data, share_out(accelerator, len(data))) if accelerator.num_processes > 1 else data
+        mine = folder / f"{path.stem}.part{accelerator.process_index}.npy"
+        np.save(mine, tokenize(vqgan, part, progress=progress and accelerator.is_local_main_process).numpy())
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            parts = [folder / f"{path.stem}.part{i}.npy" for i in range(of)]
+            parts = [folder / f"{path.stem}.part{i}.npy" for i in range(accelerator.num_processes)]
             np.save(folder / "tokens.partial.npy", np.concatenate([np.load(part) for part in parts]))
             os.replace(folder / "tokens.partial.npy", path)
             for part in parts: part.unlink()
@@ -533,16 +695,24 @@ def half(u: float) -> float:
 
 RATIOS = {"constant": half, "truncated_normal": truncated_normal}
 
-def training_masks(batch: int, grid: int, image_size: int, schedule: str | Callable, hole_share: float, generator: torch.Generator) -> Tensor:
-    """Masks (batch, grid*grid) to train on: per image u ~ U(0,1) and a share gamma(u) of all tokens, exactly counted; for a
+def generator_on(device: str | torch.device, generator: torch.Generator) -> torch.Generator:
+    "A generator on `device` seeded by a CPU's `generator`; that one itself on a CPU, or where the device cannot have one."
+    if torch.device(device).type == "cpu": return generator
+    try: return torch.Generator(device).manual_seed(torch.randint(2**62, (), generator=generator).item())
+    except (RuntimeError, NotImplementedError): return generator
+
+def training_masks(batch: int, grid: int, image_size: int, schedule: str | Callable, hole_share: float, generator: torch.Generator,
+                   device: str | torch.device = "cpu") -> Tensor:
+    """Masks (batch, grid*grid) on `device` to train on: per image u ~ U(0,1) and a share gamma(u) of all tokens, exactly counted; for a
     share `hole_share` of the images, of the tokens that a random free-form hole touches instead, as when inpainting.
-    `schedule`: a gamma function, of which "linear" is U(0,1) itself, or one of `RATIOS`."""
+    `schedule`: a gamma function, of which "linear" is U(0,1) itself, or one of `RATIOS`. `generator` lives on the CPU."""
     gamma = RATIOS.get(schedule) or get_schedule(schedule)
     ratio = torch.tensor([gamma(u) for u in torch.rand(batch, generator=generator).tolist()]).clamp(0, 1)
-    candidates = torch.ones(batch, grid * grid, dtype=torch.bool)
+    draws = generator_on(device, generator)
+    candidates = torch.ones(batch, grid * grid, dtype=torch.bool, device=draws.device)
     holes = round(batch * hole_share)
-    if holes: candidates[:holes] = hole_to_mask(random_holes(holes, image_size, generator), grid)
-    return random_mask(ratio, candidates=candidates, generator=generator)
+    if holes: candidates[:holes] = hole_to_mask(random_holes(holes, image_size, draws), grid)
+    return random_mask(ratio, candidates=candidates, generator=draws).to(device)
 
 # %% ../nbs/09_training.ipynb #09-091
 @torch.no_grad()
@@ -557,7 +727,7 @@ def validate_maskgit(model: MaskGIT, val: Tensor, tokens: Tensor, schedule: str,
     `val_holes`; the first also for images of which up to 25, 50, 75 and 100 % are masked (`val_random_25` ...). Writes 16 images
     with a hole, mended and as they were, to `sheet`."""
     model.eval()
-    config, transformer, found = model.vqgan.config, model.transformer, {}
+    config, transformer, val, found = model.vqgan.config, model.transformer, val.cpu(), {}
     for name, share in (("val_random", 0.0), ("val_holes", 1.0)):
         mask = training_masks(len(val), config.grid, config.image_size, schedule, share, torch.Generator().manual_seed(0)).to(tokens.device)
         losses = torch.cat([masked_losses(transformer, t, m) for t, m in zip(tokens.split(64), mask.split(64))])
@@ -571,38 +741,43 @@ def validate_maskgit(model: MaskGIT, val: Tensor, tokens: Tensor, schedule: str,
     return found
 
 # %% ../nbs/09_training.ipynb #09-095
-def fit_maskgit(model: MaskGIT, images: Dataset | ShardStream, out: str | Path, config: TrainConfig = TrainConfig(), schedule: str | Callable = "cosine",
+def fit_maskgit(model: MaskGIT, images: Dataset | ShardStream | FreshCats, out: str | Path, config: TrainConfig = TrainConfig(), schedule: str | Callable = "cosine",
                 hole_share: float = 0.5, label_smoothing: float = 0.1, loss_on: str = "masked", val: Tensor | None = None, resume: bool = True,
-                cpu: bool = False, cache: bool = True) -> list[dict]:
-    """Train the second stage, `model.transformer`, on the tokens of `images` (M,3,H,W); returns the rows of `out/log.jsonl`.
+                device: str | torch.device | None = None, cache: bool = True) -> list[dict]:
+    """Train the second stage, `model.transformer`, on the tokens of `images`, a dataset of (3,H,W) or a stream; returns the rows of `out/log.jsonl`.
 
     Masks are `training_masks`. `loss_on` "all" counts known tokens as well. `out` receives the tokens (`cached_tokens`;
-    without `cache`, or for a `ShardStream`, each batch is encoded when its turn comes), checkpoints, `log.jsonl`, sheets of mended `val` images and at the end both stages' weights (the transformer's averaged, which
-    `model` then has too); `out/best` those with the lowest `val_holes`. Validation is that of `validate_maskgit`. An
-    interrupted run continues from its newest checkpoint. ValueError for another `loss_on`.
+    without `cache`, or for a stream, each batch is encoded when its turn comes), checkpoints, `log.jsonl`, sheets of mended `val` images and
+    at the end both stages' weights (the transformer's averaged, which `model` then has too); `out/best` those with the lowest `val_holes`.
+    Validation is that of `validate_maskgit`. It trains on `device`, by default a GPU if there is one; afterwards, and when it is cut off, `model` is back where it was.
+    An interrupted run continues from its newest checkpoint. ValueError for another `loss_on`.
     """
     if loss_on not in ("masked", "all"): raise ValueError(f"loss_on must be masked or all; got {loss_on!r}")
-    out, accelerator = start_run(out, config, cpu)
-    vqgan = model.vqgan.to(accelerator.device)
-    grid, size = vqgan.config.grid, vqgan.config.image_size
-    data = cached_tokens(vqgan, images, out, accelerator, config.progress) if cache and not isinstance(images, ShardStream) else images
+    out, accelerator = start_run(out, config, device)
+    settings = run_settings(config, model.transformer, schedule=schedule, hole_share=hole_share, label_smoothing=label_smoothing, loss_on=loss_on)
+    home, vqgan = model.device, model.vqgan.to(accelerator.device)
+    grid, size, stream = vqgan.config.grid, vqgan.config.image_size, hasattr(images, "batches")
+    data = cached_tokens(vqgan, images, out, accelerator, config.progress) if cache and not stream else decoded(images, out, accelerator, config.progress)
     val_tokens = None if val is None else tokenize(vqgan, val, progress=False).long().to(accelerator.device)
     transformer = model.transformer
-    ema = make_ema(transformer, config.ema)
-    transformer, *updates = prepare(accelerator, torch.compile(transformer) if config.compile else transformer, *make_optimizers(transformer, config))
+    ema = EMA(transformer, config.ema)
+    transformer, *updates = prepare(accelerator, transformer, *make_optimizers(transformer, config))
     transformer.train()
-    averaged = MaskGIT(vqgan, ema.to(accelerator.device).module)
+    predicted = torch.compile(transformer) if config.compile else transformer  # beside the module, whose names and weights stay as they are
+    ema.module.to(accelerator.device)
+    averaged = MaskGIT(vqgan, ema.module)
     accelerator.register_for_checkpointing(ema)
     masks = None
 
     def micro_step(batch: Tensor, step: int, rows: slice, generator: torch.Generator) -> dict:
         nonlocal masks
-        if rows.start < config.batch_size: masks = training_masks(config.accumulate * config.batch_size, grid, size, schedule, hole_share, generator)  # of the whole step
-        target, mask = vqgan.encode(batch) if batch.is_floating_point() else batch.long(), masks[rows].to(batch.device)
+        if rows.start < config.batch_size:  # of the whole step
+            masks = training_masks(config.accumulate * config.batch_size, grid, size, schedule, hole_share, generator, accelerator.device)
+        target, mask = vqgan.encode(batch) if batch.is_floating_point() else batch.long(), masks[rows]
         counted = mask if loss_on == "masked" else torch.ones_like(mask)
         share = counted.sum() / (masks.sum() if loss_on == "masked" else masks.numel())  # of all tokens that count in this step
         with accelerator.accumulate(transformer):
-            loss = mvtm_loss(transformer(target.masked_fill(mask, model.transformer.mask_token_id)), target, counted, label_smoothing)
+            loss = mvtm_loss(predicted(target.masked_fill(mask, model.transformer.mask_token_id)), target, counted, label_smoothing)
             loss = loss * share * config.accumulate * accelerator.num_processes  # which the averaging over them divides by
             accelerator.backward(loss)
             if accelerator.sync_gradients: accelerator.clip_grad_norm_(transformer.parameters(), config.clip)
@@ -610,15 +785,16 @@ def fit_maskgit(model: MaskGIT, images: Dataset | ShardStream, out: str | Path, 
         return dict(loss=loss.detach())
 
     def on_step() -> dict:
-        update_ema(ema, accelerator.unwrap_model(transformer))
+        ema.update(accelerator.unwrap_model(transformer))
         return dict(lr=updates[1][0].get_last_lr()[0])
 
     def validate(step: int) -> dict:
         return {} if val is None else validate_maskgit(averaged, val, val_tokens, "cosine", out / "samples" / f"{step:08d}.png")
 
-    rows = run_steps(accelerator, micro_step, data, config, out, on_step, validate, resume, "val_holes", averaged.save_pretrained)
-    if accelerator.is_main_process: averaged.save_pretrained(out)
-    if accelerator.distributed_type == DistributedType.FSDP: model.transformer = ema.module  # the one trained is in pieces
-    else: accelerator.unwrap_model(transformer, keep_fp32_wrapper=False).load_state_dict(ema.module.state_dict())
-    model.eval()
-    return rows
+    try:
+        rows = run_steps(accelerator, micro_step, data, config, out, on_step, validate, resume, "val_holes", averaged.save_pretrained, settings)
+        if accelerator.is_main_process: averaged.save_pretrained(out)
+        if accelerator.distributed_type == DistributedType.FSDP: model.transformer = ema.module.requires_grad_(True)  # the one trained is in pieces
+        else: accelerator.unwrap_model(transformer, keep_fp32_wrapper=False).load_state_dict(ema.module.state_dict())
+        return rows
+    finally: model.to(home).eval()

@@ -148,17 +148,17 @@ class VectorQuantizer(nn.Module):
         return self.codebook[tokens].transpose(1, 2).unflatten(2, (side, side))
 
     @torch.no_grad()
-    def restart_dead_codes(self, latents: Tensor, tokens: Tensor, generator: torch.Generator | None = None, decay: float = 0.99) -> int:
+    def restart_dead_codes(self, latents: Tensor, tokens: Tensor, generator: torch.Generator | None = None, decay: float = 0.99) -> Tensor:
         """Update `usage` with a batch's latents (B,D,h,w) and tokens (B,h*w), then move every code used less than 3 % of its fair
         share onto a latent drawn from the batch (Dhariwal et al. 2020). Returns how many moved. `decay` is `usage`'s memory."""
-        hits = torch.bincount(tokens.flatten(), minlength=len(self.usage)).float()
+        codes, z = len(self.usage), latents.float().permute(0, 2, 3, 1).flatten(0, 2)
+        hits = torch.zeros_like(self.usage).index_add_(0, tokens.flatten(), z.new_ones(tokens.numel()))
         self.usage.lerp_(hits / hits.sum(), 1 - decay)
-        dead = (self.usage < 0.03 / len(self.usage)).nonzero().squeeze(1)
-        z = latents.float().permute(0, 2, 3, 1).flatten(0, 2)
-        drawn = torch.randint(len(z), (len(dead),), generator=generator).to(z.device)
-        self.embedding.weight[dead] = self.on_sphere(z[drawn])
-        self.usage[dead] = 1 / len(self.usage)
-        return len(dead)
+        dead = self.usage < 0.03 / codes
+        drawn = torch.randint(len(z), (codes,), generator=generator).to(z.device)  # for all, since asking which are dead would make a GPU wait
+        self.embedding.weight.copy_(torch.where(dead.unsqueeze(1), self.on_sphere(z[drawn]), self.embedding.weight))
+        self.usage.masked_fill_(dead, 1 / codes)
+        return dead.sum()
 
 # %% ../nbs/01_vqgan.ipynb #01-046
 def perplexity(tokens: Tensor, codebook_size: int) -> float:
@@ -269,6 +269,9 @@ class VQGAN(nn.Module):
         latents = self.encoder(x)
         quantized = self.quantizer(latents)
         return Reconstruction(self.decoder(quantized.codes), quantized.tokens, quantized.loss, latents)
+
+    @property
+    def device(self) -> torch.device: return self.quantizer.embedding.weight.device
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:

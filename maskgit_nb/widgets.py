@@ -131,6 +131,7 @@ def record(model: MaskGIT, images: Tensor, holes: Tensor, name: str = "", schedu
     """A finished run for the `Scrubber`: `model.inpaint(images, holes, schedule=schedule, evidence=evidence, **options)` with all that its steps
     decided. ValueError if no image has a hole."""
     check_inputs(images, holes, model.vqgan.config.image_size)
+    images, holes = images.cpu(), holes.cpu()
     if not holes.any(): raise ValueError("holes are all empty: there is nothing to decide")
     with listening(model.transformer) as heard: result = model.inpaint(images, holes, schedule=schedule, evidence=evidence, frames=True, **options)
     logits = torch.cat(heard).unflatten(0, (len(result.steps), len(images)))
@@ -237,9 +238,11 @@ class HoleBrush(PageWidget):
 
 # %% ../nbs/08_widgets.ipynb #08-041
 def code_portraits(vqgan: VQGAN, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    "The mean patch of each code (K,3,p,p) in `images` (B,3,H,W), grey if it never occurs; how often it does (K,); and the tokens (B,N)."
+    """The mean patch of each code (K,3,p,p) in `images` (B,3,H,W), grey if it never occurs; how often it does (K,); and the tokens
+    (B,N): all on the CPU."""
     codes, p = vqgan.config.codebook_size, vqgan.config.image_size // vqgan.config.grid
-    tokens = torch.cat([vqgan.encode(part) for part in images.split(16)])
+    device, images = vqgan.device, images.cpu()
+    tokens = torch.cat([vqgan.encode(part.to(device)).cpu() for part in images.split(16)])
     patches = F.unfold(images, p, stride=p).transpose(1, 2).flatten(0, 1)  # (B * N, 3 * p * p)
     counts = torch.bincount(tokens.flatten(), minlength=codes)
     means = torch.zeros(codes, patches.shape[1]).index_add(0, tokens.flatten(), patches) / counts.clamp(min=1).unsqueeze(1)
@@ -276,7 +279,7 @@ class CodebookExplorer(PageWidget):
         "Decode `picture` with `code` at `place`, and answer with both pictures and their difference."
         changed = self.tokens[picture].clone()
         changed[place] = code
-        before, after = self.vqgan.decode(torch.stack([self.tokens[picture], changed]))
+        before, after = self.vqgan.decode(torch.stack([self.tokens[picture], changed]).to(self.vqgan.device)).cpu()
         difference = (after - before).abs().amax(0)
         share = (difference > 4 / 127.5).float().mean().item()
         images = {"before": png_url(before), "after": png_url(after), "difference": png_url((difference.clamp(max=1) * 2 - 1).expand(3, -1, -1))}
@@ -318,7 +321,7 @@ class ScheduleExplorer(PageWidget):
         gammas = {name: dict(curve=[round(f(r / 64), 4) for r in range(65)], at=at(f)) for name, f in SCHEDULES.items()}
         points = [round(SCHEDULES["linear"](i / 8), 3) for i in range(9)]
         super().__init__(gammas=gammas, points=points, schedule=schedule, tokens=tokens, live=model is not None, **options)
-        self.model, self.image, self.hole, self.seed = model, image, hole, seed
+        self.model, self.image, self.hole, self.seed = model, *(None if x is None else x.cpu() for x in (image, hole)), seed
         if model is not None: self.results = {f"{name}, {self.steps}": self.mended(name) for name in SCHEDULES}
         self.observe(self.mend, "asked")
 
@@ -380,6 +383,7 @@ class AttentionExplorer(PageWidget):
         grid, mask = model.vqgan.config.grid, hole_to_mask(hole, model.vqgan.config.grid)
         if token is None: token = mask[0].float().argmax().item()  # the first that is masked
         if not 0 <= token < grid**2: raise ValueError(f"token must be 0 to {grid**2 - 1}; got {token}")
+        image, hole = image.cpu(), hole.cpu()
         filled = smooth_fill(image, hole).to(model.device)
         maps = attention_maps(model, model.vqgan.encode(filled).masked_fill(mask.to(model.device), model.transformer.mask_token_id))
         text, peaks = pack_maps(maps)

@@ -36,11 +36,11 @@ def tar_of(path, name: str, data: bytes):
 def test_run_on_shards_resumes_as_undisturbed(shards, tmp_path, monkeypatch, stage):
     def fit(name: str) -> list[dict]:
         model, stream = tiny_maskgit(), ShardStream(shards, SIZE, flip=True, buffer=6)
-        if stage == "vqgan": return fit_vqgan(model.vqgan, stream, tmp_path / name, CONFIG, cpu=True)
-        return fit_maskgit(model, stream, tmp_path / name, CONFIG, cpu=True)
+        if stage == "vqgan": return fit_vqgan(model.vqgan, stream, tmp_path / name, CONFIG, device="cpu")
+        return fit_maskgit(model, stream, tmp_path / name, CONFIG, device="cpu")
     whole, save = fit("whole"), training.save_checkpoint
-    def killed(accelerator, out, step, keep):
-        save(accelerator, out, step, keep)
+    def killed(*args):
+        save(*args)
         raise Killed
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(training, "save_checkpoint", killed)

@@ -1,7 +1,9 @@
 "Training as it happens: loss falls, accumulation adds up, runs are killed and resumed, and what is written is whole or absent."
 import json
 import math
+import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from torch.utils.data import Dataset
 from maskgit_nb import training
 from maskgit_nb.inpainting import MaskGIT
 from maskgit_nb.training import (
+    EMA,
     RunLog,
     TrainConfig,
     VQGANLoss,
@@ -24,14 +27,12 @@ from maskgit_nb.training import (
     fit_vqgan,
     image_gradients,
     make_accelerator,
-    make_ema,
     make_optimizers,
     prepare,
     run_steps,
     step_all,
     tokenize,
     training_masks,
-    update_ema,
     warmup_cosine,
 )
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
@@ -68,7 +69,7 @@ def fit_line(out: Path, config: TrainConfig, points: Tensor = POINTS, kill_at: i
              dropout: float = 0.0, width: int = 8) -> tuple[list, nn.Module]:
     "A regression on `points` by the same loop: four numbers to the fifth. Killed before step `kill_at`."
     out.mkdir(exist_ok=True)
-    accelerator = make_accelerator(config, cpu=True)
+    accelerator = make_accelerator(config, device="cpu")
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(4, width), nn.Dropout(dropout), nn.Tanh(), nn.Linear(width, 1))
     model, *updates = prepare(accelerator, model, *make_optimizers(model, config))
@@ -138,10 +139,10 @@ def test_weight_decay_spares_biases_norms_and_embeddings(module):
 def test_ema_by_hand(decay):
     model = nn.Linear(3, 2)
     values = [torch.randn(2, 3, generator=torch.Generator().manual_seed(i)) for i in range(3)]
-    ema, expected = make_ema(model, decay), values[0]
+    ema, expected = EMA(model, decay), values[0]
     for n, value in enumerate(values):
         with torch.no_grad(): model.weight.copy_(value)
-        update_ema(ema, model)
+        ema.update(model)
         if n:  # the first update copies; after it the decay is min(decay, 2/11), then min(decay, 3/12)
             kept = min(decay, (1 + n) / (10 + n))
             expected = kept * expected + (1 - kept) * value
@@ -185,7 +186,7 @@ def test_discriminator_is_trained_on_its_own_loss_only(make_maskgit, tmp_path, m
     monkeypatch.setattr(training, "hinge_loss", watched_loss)
     monkeypatch.setattr(torch.optim.AdamW, "step", watched_step)
     monkeypatch.setattr(Accelerator, "backward", lambda self, loss, **options: backward(self, loss, retain_graph=True, **options))
-    fit_vqgan(make_maskgit().vqgan, Images(), tmp_path, replace(FAST, steps=4), VQGANLoss(adversarial_start=1), cpu=True)
+    fit_vqgan(make_maskgit().vqgan, Images(), tmp_path, replace(FAST, steps=4), VQGANLoss(adversarial_start=1), device="cpu")
     assert len(checked) == 3  # steps 2, 3 and 4
 
 
@@ -223,8 +224,8 @@ def test_accumulated_batches_equal_one_large_batch_for_the_vqgan(make_maskgit, t
     whole, loss = replace(FAST, steps=5, batch_size=8), VQGANLoss(adversarial=0.0, restart_until=0.0)
     models = [make_maskgit().vqgan for _ in range(2)]
     before = {name: value.clone() for name, value in models[0].state_dict().items()}
-    fit_vqgan(models[0], Images(), tmp_path / "whole", whole, loss, cpu=True)
-    fit_vqgan(models[1], Images(), tmp_path / "parted", replace(whole, batch_size=4, accumulate=2), loss, cpu=True)
+    fit_vqgan(models[0], Images(), tmp_path / "whole", whole, loss, device="cpu")
+    fit_vqgan(models[1], Images(), tmp_path / "parted", replace(whole, batch_size=4, accumulate=2), loss, device="cpu")
     assert_same_weights(*models, atol=1e-5)
     assert max((models[0].state_dict()[name] - value).abs().max() for name, value in before.items()) > 1e-3  # they did train
 
@@ -353,7 +354,7 @@ def test_diverged_run_leaves_a_checkpoint_to_go_back_to(tmp_path):
 def test_vqgan_learns_a_dozen_images(make_maskgit, tmp_path):
     images, model = Images(), make_maskgit().vqgan
     config = replace(FAST, steps=60, batch_size=12, lr=1e-2, warmup=5, validate_every=30, save_every=30)
-    rows = fit_vqgan(model, images, tmp_path, config, VQGANLoss(adversarial_start=40), val=images.images, cpu=True)
+    rows = fit_vqgan(model, images, tmp_path, config, VQGANLoss(adversarial_start=40), val=images.images, device="cpu")
     losses, validated = [row["l1"] for row in rows if "l1" in row], [row for row in rows if "val_psnr" in row]
     assert len(losses) == 60 and sum(losses[-5:]) / 5 < 0.5 * losses[0]
     assert [row["step"] for row in validated] == [30, 60] and validated[1]["val_psnr"] > validated[0]["val_psnr"] > 5
@@ -365,10 +366,10 @@ def test_vqgan_learns_a_dozen_images(make_maskgit, tmp_path):
 
 def test_maskgit_learns_a_dozen_images(make_maskgit, tmp_path):
     images, model = Images(), make_maskgit()
-    fit_vqgan(model.vqgan, images, tmp_path / "vqgan", replace(FAST, steps=40, batch_size=12, lr=1e-2), VQGANLoss(adversarial=0.0), cpu=True)
+    fit_vqgan(model.vqgan, images, tmp_path / "vqgan", replace(FAST, steps=40, batch_size=12, lr=1e-2), VQGANLoss(adversarial=0.0), device="cpu")
     frozen = {name: value.clone() for name, value in model.vqgan.state_dict().items()}
     config = replace(FAST, steps=100, batch_size=12, lr=1e-2, warmup=5, validate_every=50, save_every=50)
-    rows = fit_maskgit(model, images, tmp_path / "maskgit", config, label_smoothing=0.0, val=images.images, cpu=True)
+    rows = fit_maskgit(model, images, tmp_path / "maskgit", config, label_smoothing=0.0, val=images.images, device="cpu")
     losses, validated = [row["loss"] for row in rows if "loss" in row], [row for row in rows if "val_holes" in row]
     assert len(losses) == 100 and sum(losses[-10:]) < 0.6 * sum(losses[:10])
     assert [row["step"] for row in validated] == [50, 100]
@@ -382,7 +383,7 @@ def test_maskgit_learns_a_dozen_images(make_maskgit, tmp_path):
 
 def test_averaged_weights_are_what_is_written(make_maskgit, tmp_path):
     config = replace(FAST, steps=2, save_every=1, keep=2)
-    fit_vqgan(make_maskgit().vqgan, Images(), tmp_path, config, VQGANLoss(adversarial=0.0), cpu=True)
+    fit_vqgan(make_maskgit().vqgan, Images(), tmp_path, config, VQGANLoss(adversarial=0.0), device="cpu")
     one, two = (load_file(path / "model.safetensors") for path in find_checkpoints(tmp_path))
     written = load_file(tmp_path / "vqgan.safetensors")
     trained = [name for name in written if name in one and "usage" not in name]
@@ -393,11 +394,11 @@ def test_averaged_weights_are_what_is_written(make_maskgit, tmp_path):
 @pytest.mark.parametrize("kill_at, decay", [(15, 0.99), (27, 0.99), (15, 0.5)], ids=["early", "late", "codes restarting"])
 def test_resumed_vqgan_has_the_curve_of_an_undisturbed_one(make_maskgit, tmp_path, kill_at, decay):
     loss, whole, resumed = VQGANLoss(adversarial_start=2, restart_until=2.0, usage_decay=decay), make_maskgit().vqgan, make_maskgit(1).vqgan
-    expected = fit_vqgan(whole, Images(), tmp_path / "whole", FAST, loss, val=Images(5).images, cpu=True)
+    expected = fit_vqgan(whole, Images(), tmp_path / "whole", FAST, loss, val=Images(5).images, device="cpu")
     with pytest.raises(Killed):
-        fit_vqgan(make_maskgit().vqgan, Images(kill_at=kill_at), tmp_path / "killed", FAST, loss, val=Images(5).images, cpu=True)
+        fit_vqgan(make_maskgit().vqgan, Images(kill_at=kill_at), tmp_path / "killed", FAST, loss, val=Images(5).images, device="cpu")
     assert find_checkpoints(tmp_path / "killed")
-    rows = fit_vqgan(resumed, Images(), tmp_path / "killed", FAST, loss, val=Images(5).images, cpu=True)
+    rows = fit_vqgan(resumed, Images(), tmp_path / "killed", FAST, loss, val=Images(5).images, device="cpu")
     assert_same_curve(rows, expected)
     assert_same_weights(resumed, whole, atol=1e-5)
 
@@ -409,12 +410,12 @@ def test_resumed_maskgit_has_the_curve_of_an_undisturbed_one(make_maskgit, tmp_p
         if len(calls) == 5: raise Killed
         return masks(*args)
     whole, resumed = make_maskgit(), make_maskgit()
-    expected = fit_maskgit(whole, Images(), tmp_path / "whole", FAST, cpu=True)
+    expected = fit_maskgit(whole, Images(), tmp_path / "whole", FAST, device="cpu")
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(training, "training_masks", killed)
-        fit_maskgit(make_maskgit(), Images(), tmp_path / "killed", FAST, cpu=True)
+        fit_maskgit(make_maskgit(), Images(), tmp_path / "killed", FAST, device="cpu")
     assert [path.name for path in find_checkpoints(tmp_path / "killed")] == ["checkpoint-00000003"]
-    rows = fit_maskgit(resumed, Images(), tmp_path / "killed", FAST, cpu=True)
+    rows = fit_maskgit(resumed, Images(), tmp_path / "killed", FAST, device="cpu")
     assert_same_curve(rows, expected)
     assert_same_weights(resumed, whole, atol=1e-5)
 
@@ -423,7 +424,7 @@ def test_decoder_alone_learns_and_no_token_changes(make_maskgit, tmp_path):
     model, images = make_maskgit().vqgan, Images()
     tokens, before = model.encode(images.images), model.decode(model.encode(images.images))
     config, loss = replace(FAST, steps=40, batch_size=12, lr=1e-2, ema=0.8), VQGANLoss(adversarial=0.0, restart_until=1.0)
-    fit_vqgan(model, images, tmp_path, config, loss, cpu=True, decoder_only=True)
+    fit_vqgan(model, images, tmp_path, config, loss, device="cpu", decoder_only=True)
     assert torch.equal(model.encode(images.images), tokens) and all(p.requires_grad for p in model.parameters())
     assert (model.decode(tokens) - images.images).abs().mean() < 0.8 * (before - images.images).abs().mean()
 
@@ -431,12 +432,12 @@ def test_decoder_alone_learns_and_no_token_changes(make_maskgit, tmp_path):
 @pytest.mark.parametrize("changes, words", [(dict(loss_on="known"), "loss_on must be masked or all; got 'known'"),
                                             (dict(schedule="cosin"), "schedule must be one of")])
 def test_wrong_settings_of_the_second_stage_are_named(make_maskgit, tmp_path, changes, words):
-    with pytest.raises(ValueError, match=words): fit_maskgit(make_maskgit(), Images(), tmp_path, FAST, cpu=True, **changes)
+    with pytest.raises(ValueError, match=words): fit_maskgit(make_maskgit(), Images(), tmp_path, FAST, device="cpu", **changes)
 
 
 def test_loss_on_all_tokens_counts_the_known_ones(make_maskgit, tmp_path):
     config = replace(FAST, steps=1)
-    masked, all_tokens = (fit_maskgit(make_maskgit(), Images(), tmp_path / name, config, cpu=True, loss_on=name)[0]["loss"] for name in ("masked", "all"))
+    masked, all_tokens = (fit_maskgit(make_maskgit(), Images(), tmp_path / name, config, device="cpu", loss_on=name)[0]["loss"] for name in ("masked", "all"))
     assert abs(masked - all_tokens) > 1e-3
 
 
@@ -446,13 +447,13 @@ def test_accumulated_batches_equal_one_large_batch_for_the_transformer(make_mask
         torch.manual_seed(0)
         return MaskGIT(make_maskgit().vqgan, BidirectionalTransformer(shape))
     whole = replace(FAST, steps=5, batch_size=8)
-    rows = curve(fit_maskgit(quiet(), Images(), tmp_path / "whole", whole, cpu=True))
-    parted = curve(fit_maskgit(quiet(), Images(), tmp_path / "parted", replace(whole, batch_size=2, accumulate=4), cpu=True))
+    rows = curve(fit_maskgit(quiet(), Images(), tmp_path / "whole", whole, device="cpu"))
+    parted = curve(fit_maskgit(quiet(), Images(), tmp_path / "parted", replace(whole, batch_size=2, accumulate=4), device="cpu"))
     for row, other in zip(rows, parted, strict=True): assert row == pytest.approx(other, abs=1e-5)
 
 
 def test_tokens_are_kept_until_weights_or_images_change(make_maskgit, tmp_path, monkeypatch):
-    accelerator, model, images, calls = make_accelerator(FAST, cpu=True), make_maskgit().vqgan, Images().images, []
+    accelerator, model, images, calls = make_accelerator(FAST, device="cpu"), make_maskgit().vqgan, Images().images, []
     monkeypatch.setattr(training, "tokenize", lambda *args, **options: calls.append(1) or tokenize(*args, **options))
     for vqgan, data, expected in ((model, images, 1), (model, images, 1), (make_maskgit(1).vqgan, images, 2), (model, images + 0.01, 3), (model, images, 3)):
         assert torch.equal(cached_tokens(vqgan, data, tmp_path, accelerator, progress=False), tokenize(vqgan, data, progress=False)) and len(calls) == expected
@@ -461,23 +462,142 @@ def test_tokens_are_kept_until_weights_or_images_change(make_maskgit, tmp_path, 
 
 def test_run_with_muon_resumes_as_undisturbed(make_maskgit, tmp_path, monkeypatch):
     config = replace(FAST, optimizer="muon")
-    whole = curve(fit_maskgit(make_maskgit(), Images(), tmp_path / "whole", config, cpu=True))
+    whole = curve(fit_maskgit(make_maskgit(), Images(), tmp_path / "whole", config, device="cpu"))
     save = training.save_checkpoint
-    def killed_after_step_6(accelerator: Accelerator, out: Path, step: int, keep: int) -> None:
-        save(accelerator, out, step, keep)
+    def killed_after_step_6(accelerator: Accelerator, out: Path, step: int, *others) -> None:
+        save(accelerator, out, step, *others)
         if step == 6: raise Killed
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(training, "save_checkpoint", killed_after_step_6)
-        fit_maskgit(make_maskgit(), Images(), tmp_path / "killed", config, cpu=True)
-    assert_same_curve(fit_maskgit(make_maskgit(), Images(), tmp_path / "killed", config, cpu=True), whole)
+        fit_maskgit(make_maskgit(), Images(), tmp_path / "killed", config, device="cpu")
+    assert_same_curve(fit_maskgit(make_maskgit(), Images(), tmp_path / "killed", config, device="cpu"), whole)
     assert {type(o).__name__ for o in make_optimizers(make_maskgit().transformer, config)[0]} == {"AdamW", "Muon"}
 
 
 def test_pictures_that_are_not_numbers_stop_the_vqgan(make_maskgit, tmp_path):
     images = Images()
     images.images[:] = torch.nan
-    with pytest.raises(FloatingPointError, match="nan at step 1"): fit_vqgan(make_maskgit().vqgan, images, tmp_path, FAST, cpu=True)
+    with pytest.raises(FloatingPointError, match="nan at step 1"): fit_vqgan(make_maskgit().vqgan, images, tmp_path, FAST, device="cpu")
     assert not (tmp_path / "vqgan.safetensors").exists()
+
+
+# --- the same command with other numbers -------------------------------------------------------------------------------------
+
+def fit(stage: str, model: MaskGIT, out: Path, config: TrainConfig, **options) -> list[dict]:
+    if stage == "vqgan": return fit_vqgan(model.vqgan, Images(), out, config, VQGANLoss(adversarial_start=2), device="cpu", **options)
+    return fit_maskgit(model, Images(), out, config, device="cpu", **options)
+
+
+@pytest.mark.parametrize("stage", ["vqgan", "maskgit"])
+def test_a_resumed_run_takes_the_new_numbers_and_says_so(make_maskgit, tmp_path, capsys, stage):
+    fit(stage, make_maskgit(), tmp_path, FAST)
+    assert "goes on" not in capsys.readouterr().err
+    changed = replace(FAST, steps=12, lr=1e-3, warmup=1, weight_decay=0.5, ema=0.5, batch_size=6)
+    rows = [row for row in fit(stage, make_maskgit(), tmp_path, changed) if "loss" in row]
+    said = capsys.readouterr().err
+    told = "goes on from step 8", "lr 0.001 (was 0.003)", "steps 12 (was 8)", "weight_decay 0.5 (was 0.01)", "ema 0.5 (was 0.999)", "batch_size 6 (was 4)"
+    assert all(words in said for words in told)
+    for row in rows[8:]: assert row["lr"] == pytest.approx(1e-3 * warmup_cosine(row["step"], 1, 12), abs=1e-12)  # the new rate, at its place on the new course
+    state = torch.load(find_checkpoints(tmp_path)[-1] / "optimizer.bin", weights_only=False)
+    assert {group["weight_decay"] for group in state["param_groups"]} == {0.5, 0.0}
+
+
+def test_another_schedule_of_masks_is_used_and_said(make_maskgit, tmp_path, capsys):
+    fit("maskgit", make_maskgit(), tmp_path, FAST)
+    fit("maskgit", make_maskgit(), tmp_path, replace(FAST, steps=9), schedule="linear", hole_share=0.0)
+    assert "schedule linear (was cosine), hole_share 0.0 (was 0.5)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changes, words", [(dict(dim=24), "dim 24 (was 16)"), (dict(layers=1, hidden=16), "layers 1 (was 2), hidden 16 (was 32)")])
+def test_a_checkpoint_of_another_size_is_refused_in_one_sentence(make_maskgit, tmp_path, changes, words):
+    fit("maskgit", make_maskgit(), tmp_path, FAST)
+    kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if "tokens" not in path.name}
+    other = make_maskgit()
+    other.transformer = BidirectionalTransformer(replace(other.transformer.config, **changes), other.vqgan.quantizer.codebook)
+    with pytest.raises(ValueError) as caught: fit("maskgit", other, tmp_path, replace(FAST, steps=9))
+    assert words in str(caught.value) and "--restart" in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 400
+    assert kept == {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name in kept}
+
+
+def test_another_optimizer_is_refused(make_maskgit, tmp_path):
+    fit("maskgit", make_maskgit(), tmp_path, FAST)
+    with pytest.raises(ValueError, match="optimizer muon .was adamw."): fit("maskgit", make_maskgit(), tmp_path, replace(FAST, optimizer="muon"))
+
+
+@pytest.mark.parametrize("stage", ["vqgan", "maskgit"])
+def test_a_run_begun_anew_loses_nothing_of_the_old_one(make_maskgit, tmp_path, stage):
+    def contents(folder: Path) -> dict:
+        files = (path for path in folder.rglob("*") if path.is_file() and "tokens" not in path.name)
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    fit(stage, make_maskgit(), tmp_path, FAST)
+    first = contents(tmp_path)
+    second = fit(stage, make_maskgit(), tmp_path, replace(FAST, steps=3), resume=False)
+    assert contents(tmp_path / "before-1") == first and max(steps(second)) == 3
+    fit(stage, make_maskgit(), tmp_path, replace(FAST, steps=2), resume=False)
+    assert contents(tmp_path / "before-1") == first and max(steps(RunLog.read(tmp_path / "before-2"))) == 3
+    assert max(steps(fit(stage, make_maskgit(), tmp_path, replace(FAST, steps=4)))) == 4  # the newest run is gone on with
+
+
+# --- compiled, and in half precision ------------------------------------------------------------------------------------------
+
+def quiet_maskgit(make_maskgit) -> MaskGIT:
+    "Without dropout, whose draws are others when compiled."
+    model = make_maskgit()
+    for layer in model.transformer.modules():
+        if isinstance(layer, nn.Dropout): layer.p = 0.0
+        if isinstance(getattr(layer, "dropout", None), float): layer.dropout = 0.0
+    return model
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, last: int) -> None:
+    "Let the next run be cut off when it has saved step `last`."
+    save = training.save_checkpoint
+    def killed(accelerator: Accelerator, out: Path, step: int, *others) -> None:
+        save(accelerator, out, step, *others)
+        if step == last: raise Killed
+    monkeypatch.setattr(training, "save_checkpoint", killed)
+
+
+@pytest.fixture
+def quick_compiler(monkeypatch):
+    "All of torch.compile but the C++ compiler, which takes most of a minute."
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+
+
+@pytest.mark.parametrize("stage", ["vqgan", "maskgit"])
+@pytest.mark.parametrize("first, second", [(True, False), (False, True)], ids=["compiled, then plain", "plain, then compiled"])
+def test_compiled_and_plain_runs_go_on_from_each_other(make_maskgit, tmp_path, monkeypatch, quick_compiler, stage, first, second):
+    config = replace(FAST, batch_size=12, save_every=4)
+    whole, model = quiet_maskgit(make_maskgit), quiet_maskgit(make_maskgit)
+    expected = curve(fit(stage, whole, tmp_path / "plain", config))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_at(patch, 4)
+        fit(stage, quiet_maskgit(make_maskgit), tmp_path / "mixed", replace(config, compile=first))
+    rows = curve(fit(stage, model, tmp_path / "mixed", replace(config, compile=second)))
+    for row, other in zip(rows, expected, strict=True): assert row == pytest.approx(other, rel=1e-3, abs=1e-4)
+    assert model.state_dict().keys() == whole.state_dict().keys()
+    for name in ("mixed", "plain"):
+        files = {path.name: load_file(path).keys() for path in (tmp_path / name).glob("*.safetensors")}
+        assert files and not any("_orig_mod" in key for keys in files.values() for key in keys)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="torch.compile needs a C++ compiler: apt install g++")
+def test_compiled_by_the_real_compiler(make_maskgit, tmp_path):
+    config = replace(FAST, steps=3, batch_size=12)
+    plain, compiled = (curve(fit("maskgit", quiet_maskgit(make_maskgit), tmp_path / str(kind), replace(config, compile=kind))) for kind in (False, True))
+    for row, other in zip(compiled, plain, strict=True): assert row == pytest.approx(other, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("stage", ["vqgan", "maskgit"])
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+def test_bf16_trains_on_a_cpu_as_float32_does(make_maskgit, tmp_path, quick_compiler, stage, compiled):
+    config = replace(FAST, batch_size=12, steps=6)
+    expected = curve(fit(stage, quiet_maskgit(make_maskgit), tmp_path / "float32", config))
+    rows = curve(fit(stage, quiet_maskgit(make_maskgit), tmp_path / "bf16", replace(config, precision="bf16", compile=compiled)))
+    for row, other in zip(rows, expected, strict=True): assert row["loss"] == pytest.approx(other["loss"], rel=0.1)
+    assert rows != expected  # it was bf16 indeed
+    weights = [value for path in (tmp_path / "bf16").glob("*.safetensors") for value in load_file(path).values()]
+    assert weights and not any(value.dtype in (torch.bfloat16, torch.float64) for value in weights)
 
 
 @pytest.mark.parametrize("name", ["steps", "batch_size", "accumulate", "log_every", "validate_every", "save_every", "keep"])
