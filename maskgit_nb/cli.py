@@ -244,10 +244,10 @@ def record_run(args: argparse.Namespace, out: Path) -> None:
 # %% ../nbs/12_cli.ipynb #12-033
 def train_vqgan(args: argparse.Namespace) -> int:
     "maskgit-nb train-vqgan: the first stage."
-    config = VQGANConfig.preset(args.preset)
     torch.manual_seed(args.seed)
-    model = VQGAN.from_pretrained(args.init) if args.init else VQGAN(config)
-    data, val = open_data(args.data, config.image_size, not args.no_flip), open_val(args.val, config.image_size)
+    model = VQGAN.from_pretrained(args.init) if args.init else VQGAN(VQGANConfig.preset(args.preset))
+    size = model.config.image_size
+    data, val = open_data(args.data, size, not args.no_flip), open_val(args.val, size)
     distance = reconstruction_distance(val, args)
     record_run(args, output_folder(args.out))
     fit_vqgan(model, data, args.out, from_args(TrainConfig, args), from_args(VQGANLoss, args), val, not args.restart, args.device, args.decoder_only, distance)

@@ -309,7 +309,8 @@ def biharmonic(images: Tensor, holes: Tensor) -> Tensor:
     from skimage.restoration import inpaint_biharmonic
     images, holes = images.cpu(), holes.cpu()
     pairs = zip(images.masked_fill(holes, 0.0).movedim(1, -1).numpy(), holes[:, 0].numpy())
-    return torch.stack([torch.from_numpy(inpaint_biharmonic(x, hole, channel_axis=-1)).float() for x, hole in pairs]).movedim(-1, 1).clamp(-1, 1)
+    made = [x if hole.all() else inpaint_biharmonic(x, hole, channel_axis=-1) for x, hole in pairs]  # where nothing is known it stays grey
+    return torch.from_numpy(np.stack(made)).float().movedim(-1, 1).clamp(-1, 1)
 
 def opencv_inpaint(images: Tensor, holes: Tensor, method: str) -> Tensor:
     "OpenCV's inpainting, `method` \"TELEA\" or \"NS\", radius 3, of `holes` (B,1,H,W) in `images` (B,3,H,W), on 8-bit levels."

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 # %% auto #0
 __all__ = ['COATS', 'PATTERNS', 'EYES', 'NOSES', 'WALLS', 'WHITE', 'PINK', 'INK', 'RANGES', 'MOTTLE', 'LAYERS', 'to_tensor',
            'to_uint8', 'to_picture', 'as_pixels', 'show_images', 'sheet_figure', 'tile', 'save_sheet', 'square_crop',
-           'ellipse', 'side_of', 'overlap', 'wave', 'cover', 'paint', 'palette', 'cat_parameters', 'draw_wall',
-           'draw_coat', 'draw_body', 'draw_ears', 'draw_head', 'draw_muzzle', 'draw_eyes', 'draw_whiskers',
+           'ellipse', 'side_of', 'overlap', 'wave', 'cover', 'upload', 'paint', 'palette', 'cat_parameters',
+           'draw_wall', 'draw_coat', 'draw_body', 'draw_ears', 'draw_head', 'draw_muzzle', 'draw_eyes', 'draw_whiskers',
            'draw_group', 'drawn_cats', 'check_share', 'random_holes', 'box_holes', 'half_holes', 'centre_holes',
            'open_picture', 'load_image', 'fit_picture', 'load_hole', 'crop_hole', 'is_picture', 'find_pictures',
            'Pictures', 'ImageFolder', 'PictureFiles', 'data_root', 'unzipped', 'find_split', 'is_header', 'read_gt_csv',
@@ -146,9 +146,13 @@ def cover(distance: Tensor, blur: Tensor | float) -> Tensor:
     "How much of each pixel a shape covers: 1 inside, 0 outside, a ramp of width `blur` over its edge."
     return (0.5 - distance / blur).clamp(0, 1)
 
+def upload(x: Tensor, device: str | torch.device) -> Tensor:
+    "`x` on `device`, without waiting for what a GPU still has to do; Apple's MPS would not notice if `x` were gone before it is copied."
+    return x.to(device, non_blocking=torch.device(device).type not in ("cpu", "mps"))
+
 def paint(canvas: Tensor, colour: Tensor, alpha: Tensor) -> None:
     "Lay `colour` (3,1,1), (n,3,1,1) or (n,3,H,W) over `canvas` (n,3,H,W), in place, as thick as `alpha` (n,1,H,W) in [0,1]."
-    canvas.lerp_(colour.to(canvas.device), alpha)
+    canvas.lerp_(upload(colour, canvas.device), alpha)
 
 # %% ../nbs/00_images.ipynb #00-034
 def palette(*levels) -> Tensor:
@@ -184,10 +188,10 @@ MOTTLE = 5  # patches and mottling of a coat: 5x5 random numbers, blown up smoot
 # %% ../nbs/00_images.ipynb #00-037
 def cat_parameters(draws: Tensor, size: int) -> SimpleNamespace:
     "Uniform `draws` (n, len(RANGES) + MOTTLE**2) as a cat's numbers (n,1,1,1), its colours (n,3,1,1), and the pixels' places in the face."
-    low, high = torch.tensor(list(RANGES.values())).to(draws.device).T
+    low, high = upload(torch.tensor(list(RANGES.values())), draws.device).T
     values = low + (high - low) * draws[:, :len(RANGES)]
     cat = SimpleNamespace(**{name: values[:, i, None, None, None] for i, name in enumerate(RANGES)})
-    def pick(table: Tensor, which: Tensor) -> Tensor: return table.to(draws.device)[which.long().flatten()][..., None, None]
+    def pick(table: Tensor, which: Tensor) -> Tensor: return upload(table, draws.device)[which.long().flatten()][..., None, None]
     cat.base, cat.dark, cat.light = pick(COATS, cat.coat).unbind(1)
     cat.other, cat.iris, cat.nose = pick(COATS, cat.other_coat)[:, 0], pick(EYES, cat.eye), pick(NOSES, cat.nose)
     cat.wall, cat.floor = pick(WALLS, cat.wall), pick(WALLS, cat.floor)
@@ -242,7 +246,7 @@ def draw_ears(cat: SimpleNamespace, canvas: Tensor) -> None:
     tip = cat.ear_x + hand * cat.twitch, cat.ear_y + hand * cat.twitch
     ear = torch.maximum(overlap(side_of(side, v, tip, (0.60, -0.12)), side_of(side, v, (0.08, -0.48), tip), cat.ear_round), v)
     paint(canvas, cat.fur * 0.82, cover(ear, cat.edge))
-    paint(canvas, torch.lerp(cat.dark, PINK.to(cat.dark.device), 0.7), cover(ear + 0.085, 0.07) * 0.9)
+    paint(canvas, torch.lerp(cat.dark, upload(PINK, canvas.device), 0.7), cover(ear + 0.085, 0.07) * 0.9)
 
 # %% ../nbs/00_images.ipynb #00-048
 def draw_head(cat: SimpleNamespace, canvas: Tensor) -> None:
@@ -258,7 +262,7 @@ def draw_muzzle(cat: SimpleNamespace, canvas: Tensor) -> None:
     "Whisker pads and chin in light fur, the nose, the mouth."
     side, y = (cat.near - 0.3 * cat.turn).abs(), cat.v - 0.27
     pads = ellipse(side - 0.115, y - 0.06, 0.165 * cat.muzzle, 0.125 * cat.muzzle)
-    paint(canvas, torch.lerp(cat.light, WHITE.to(cat.light.device), cat.white), cover(torch.minimum(pads, ellipse(side, y - 0.17, 0.12, 0.08)), 0.09) * 0.75)
+    paint(canvas, torch.lerp(cat.light, upload(WHITE, canvas.device), cat.white), cover(torch.minimum(pads, ellipse(side, y - 0.17, 0.12, 0.08)), 0.09) * 0.75)
     nose = overlap(side_of(side, y, (0.105, -0.06), (0.0, 0.055)), -y - 0.05, 0.05)
     paint(canvas, cat.nose * (0.95 - 2 * y), cover(nose - 0.012, cat.edge))
     lips = torch.maximum((y - 0.125 + (side - 0.075).square() * 9 * cat.smile).abs() * 0.8 - 0.012, side - 0.15)
@@ -305,7 +309,7 @@ def drawn_cats(n: int, seed: int = 0, size: int = 64, device: str | torch.device
     ValueError if n is below 1. About a thousand 64x64 cats a second on a laptop; `device`: where they are drawn.
     """
     if n < 1: raise ValueError(f"n must be at least 1; got {n}")
-    draws = torch.rand(-(-n // 16) * 16, len(RANGES) + MOTTLE**2, generator=torch.Generator().manual_seed(seed)).to(device)
+    draws = upload(torch.rand(-(-n // 16) * 16, len(RANGES) + MOTTLE**2, generator=torch.Generator().manual_seed(seed)), device)
     group = 16 if draws.device.type == "cpu" else 1024  # 16 stay in a CPU's cache; a GPU wants many at a time
     return torch.cat([draw_group(some, size) for some in draws.split(group)])[:n]
 
@@ -434,10 +438,10 @@ class Pictures(Dataset):
     def batch(self, indices: Tensor) -> Tensor:
         "The images (B,3,S,S) of `indices` (B,) in [0, len), which are on the CPU, on the device of the bytes."
         device, n = self.levels.device, len(self.rows)
-        x = self.levels[self.rows[indices % n].to(device, non_blocking=True)]
-        mirrored = (indices >= n).nonzero().squeeze(1).to(device, non_blocking=True)
-        x[mirrored] = x[mirrored].flip(-1)
-        return x.div(127.5).sub_(1)
+        order, originals = indices.argsort(), int((indices < n).sum())  # mirror images last, to turn them as one
+        x = self.levels.index_select(0, upload(self.rows[indices[order] % n], device))  # on a CPU twenty times faster than levels[...]
+        x[originals:] = x[originals:].flip(-1)
+        return x.index_select(0, upload(order.argsort(), device)).float().div_(127.5).sub_(1)
 
     def to(self, device: str | torch.device) -> Pictures:
         "The same pictures with their bytes on `device`."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from .images import upload
 
 # %% auto #0
 __all__ = ['mask_to_hole', 'keep_lowest', 'widest_float', 'mask_count', 'random_mask', 'bernoulli_mask', 'mvtm_loss']
@@ -47,8 +48,9 @@ def random_mask(ratio: Tensor, num_tokens: int = 256, candidates: Tensor | None 
         raise ValueError(f"candidates must be bool ({len(ratio)},N), a row for each ratio; got {candidates.dtype} {tuple(candidates.shape)}")
     device, n = candidates.device, candidates.sum(1)
     if device.type == "cpu" and (n == 0).any(): raise ValueError(f"row {n.argmin().item()} of candidates allows no token to be masked")
-    score = torch.rand(candidates.shape, generator=generator, device=generator.device if generator else "cpu").to(device)
-    return keep_lowest(score.masked_fill(~candidates, torch.inf), mask_count(ratio.to(device), n).minimum(n))
+    score = torch.rand(candidates.shape, generator=generator, device=generator.device if generator else "cpu")
+    score = upload(score, device)
+    return keep_lowest(score.masked_fill(~candidates, torch.inf), mask_count(upload(ratio, device), n).minimum(n))
 
 # %% ../nbs/04_masking.ipynb #04-027
 def bernoulli_mask(batch: int, num_tokens: int = 256, p: float = 0.5, generator: torch.Generator | None = None) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler, Subset
 from tqdm.auto import tqdm
 from .decoding import evaluating, predict
-from .images import ImageFolder, Pictures, drawn_cats, load_image, random_holes, save_sheet, to_picture
+from .images import ImageFolder, Pictures, drawn_cats, load_image, random_holes, save_sheet, to_picture, upload
 from .inpainting import MaskGIT, hole_to_mask
 from .masking import mvtm_loss, random_mask
 from .schedules import get_schedule
@@ -161,17 +161,17 @@ def read_ahead(batches: Iterator[Tensor], device: torch.device) -> Iterator[Tens
         coming = reader.submit(next, batches)
         while True:
             batch, coming = coming.result(), reader.submit(next, batches)
-            yield batch.to(device, non_blocking=True)
+            yield upload(batch, device)
 
 def take_batches(data: Dataset | Tensor, order: Sampler, device: str | torch.device) -> Iterator[Tensor]:
     "The rows of `data` in the batches of indices that `order` gives, on `device`."
     device, held = torch.device(device), data.levels if isinstance(data, Pictures) else data
-    if not isinstance(held, Tensor): return (batch.to(device) for batch in iter(DataLoader(data, batch_sampler=order)))
+    if not isinstance(held, Tensor): return (upload(batch, device) for batch in iter(DataLoader(data, batch_sampler=order)))
     there = held.device.type == device.type
     if not there and held.nbytes <= MOST_HELD: data, there = data.to(device), True
     def rows(indices: list[int]) -> Tensor:
         places = torch.tensor(indices)
-        return data.batch(places) if isinstance(data, Pictures) else data[places.to(data.device, non_blocking=True)]
+        return data.batch(places) if isinstance(data, Pictures) else data.index_select(0, upload(places, data.device))
     batches = map(rows, order)
     return batches if there else read_ahead(batches, device)
 
@@ -217,7 +217,7 @@ class ShardStream:
                 if place in wanted: batch.append(self.picture(sample))
                 self.taken, place = self.taken + 1, place + 1
                 if place == batch_size:
-                    yield torch.stack(batch).to(device)
+                    yield upload(torch.stack(batch), device)
                     batch, place = [], 0
             if self.taken == 0: raise ValueError(f"no pictures in {', '.join(self.shards)}")
             self.epoch, self.taken = self.epoch + 1, 0
@@ -242,7 +242,7 @@ class FreshCats:
             batch = drawn_cats(batch_size - share, number, self.size, device)
             if share: batch = torch.cat([next(chosen), batch])
             mixed = torch.randperm(batch_size, generator=torch.Generator().manual_seed(number))  # so that holes and processes get of both
-            yield batch[mixed[rows].to(device)]
+            yield batch[upload(mixed[rows], device)]
 
 # %% ../nbs/09_training.ipynb #09-079a
 def fingerprint(data: nn.Module | Mapping | Dataset | Tensor) -> str:
@@ -712,7 +712,7 @@ def training_masks(batch: int, grid: int, image_size: int, schedule: str | Calla
     candidates = torch.ones(batch, grid * grid, dtype=torch.bool, device=draws.device)
     holes = round(batch * hole_share)
     if holes: candidates[:holes] = hole_to_mask(random_holes(holes, image_size, draws), grid)
-    return random_mask(ratio, candidates=candidates, generator=draws).to(device)
+    return upload(random_mask(ratio, candidates=candidates, generator=draws), device)
 
 # %% ../nbs/09_training.ipynb #09-091
 @torch.no_grad()

@@ -84,8 +84,8 @@ class CodebookSharing(nn.Module):
         "Take over `codes` (zeros, to be loaded later, if None). ValueError if they are not (codebook_size, code_dim)."
         shape = (config.codebook_size, config.code_dim)
         if codes is not None and tuple(codes.shape) != shape: raise ValueError(f"codes must be {shape}; got {tuple(codes.shape)}")
-        self.register_buffer("codes", torch.zeros(shape) if codes is None else codes.detach().clone().to(self.token_embedding.weight.device))
         self.code_in = nn.Linear(config.code_dim, config.dim, bias=False)
+        self.register_buffer("codes", torch.zeros(shape) if codes is None else codes.detach().clone().to(self.code_in.weight.device))
         self.code_out = nn.Linear(config.dim, config.code_dim)
         self.code_scale = nn.Parameter(torch.tensor(8.0))
 

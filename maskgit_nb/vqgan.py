@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from .images import upload
 
 # %% auto #0
 __all__ = ['Downsample', 'Upsample', 'ChannelNorm', 'norm_layer', 'ResBlock', 'AttnBlock', 'build_layers', 'nearest_code',
@@ -155,8 +156,8 @@ class VectorQuantizer(nn.Module):
         hits = torch.zeros_like(self.usage).index_add_(0, tokens.flatten(), z.new_ones(tokens.numel()))
         self.usage.lerp_(hits / hits.sum(), 1 - decay)
         dead = self.usage < 0.03 / codes
-        drawn = torch.randint(len(z), (codes,), generator=generator).to(z.device)  # for all, since asking which are dead would make a GPU wait
-        self.embedding.weight.copy_(torch.where(dead.unsqueeze(1), self.on_sphere(z[drawn]), self.embedding.weight))
+        drawn = torch.randint(len(z), (codes,), generator=generator)  # for all, since asking which are dead would make a GPU wait
+        self.embedding.weight.copy_(torch.where(dead.unsqueeze(1), self.on_sphere(z[upload(drawn, z.device)]), self.embedding.weight))
         self.usage.masked_fill_(dead, 1 / codes)
         return dead.sum()
 

@@ -5,7 +5,7 @@ the CPU's tensor is a number (0-dimensional) or an index; a CPU generator cannot
 
 How it works: `OnDevice` is a tensor that has shape, type and the device's name, but no memory; it holds a CPU tensor. torch sends each
 operation on such tensors, and each that makes one, to `run`, which compares the devices, does the same on the tensors inside and wraps
-what comes out. `waits()` lists the operations that would make a GPU's program wait for its result (`.item()`, `.cpu()`, a mask as an index).
+what comes out. `waits()` lists the operations at which a program would wait for a GPU (`.item()`, `.cpu()`, a mask as an index, a blocking copy to it).
 `without_float64()` refuses float64, as Apple's MPS does. Needs torch's private way to write a backend in Python; without it, tests skip.
 """
 from collections.abc import Iterator
@@ -13,7 +13,6 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from torch.utils import _pytree as pytree
 
 try:
     from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -68,31 +67,44 @@ def check_mixing(name: str, args: tuple, flat: list) -> None:
     if strangers: raise RuntimeError(f"{name}: expected all tensors to be on the same device, found {DEVICE} and {strangers[0].device}")
 
 
-def makes_wait(name: str, args: tuple, out) -> bool:
+def makes_wait(name: str, args: tuple, kwargs: dict, out) -> bool:
     "Whether the CPU would have to wait for a GPU's result."
-    if name in MOVES: return not is_ours(args[0]) if name == "aten::copy_" else is_ours(args[0]) and not is_ours(out)
+    if name == "aten::copy_": return is_ours(args[0]) != is_ours(args[1]) and not (is_ours(args[0]) and kwargs.get("non_blocking", args[2:3] == (True,)))
+    if name in MOVES: return is_ours(args[0]) and not is_ours(out)
     masks = [x for x in args[1] if isinstance(x, torch.Tensor) and x.dtype == torch.bool] if name in INDEXING else []
     return name in ASKING or bool(masks)
 
 
 def run(operation, args: tuple, kwargs: dict):
     "One operation, of which a tensor or the result is on the device."
-    name, (flat, spec) = operation._schema.name, pytree.tree_flatten((args, kwargs))
+    name, flat = operation._schema.name, list(leaves((args, tuple(kwargs.values()))))
     ours = [x for x in flat if is_ours(x)]
     target = kwargs.get("device")
     on_device = torch.device(target).type == DEVICE.type if target is not None else bool(ours)
     if ours and name not in MOVES: check_mixing(name, args, flat)
     if on_device and any(isinstance(x, torch.Generator) for x in flat): raise RuntimeError(f"{name}: expected a '{DEVICE.type}' generator, found 'cpu'")
-    plain = [x.inside if is_ours(x) else torch.device("cpu") if isinstance(x, torch.device) and x.type == DEVICE.type else x for x in flat]
-    plain_args, plain_kwargs = pytree.tree_unflatten(plain, spec)
-    plain_kwargs.pop("non_blocking", None)
+    plain_args, plain_kwargs = mapped(plain, args), {key: mapped(plain, x) for key, x in kwargs.items() if key != "non_blocking"}
     out = operation(*plain_args, **plain_kwargs)
     if name in ("aten::_copy_from", "aten::_copy_from_and_resize"): return args[1]
     if name.endswith("_") and args and is_ours(args[0]): out = args[0]
     elif name.endswith("_") and args and isinstance(args[0], torch.Tensor) and name == "aten::copy_": out = args[0]
-    elif on_device and name != "aten::_local_scalar_dense": out = pytree.tree_map(wrap, out)
-    if asked is not None and ours and makes_wait(name, args, out): asked.append(name)
+    elif on_device and name != "aten::_local_scalar_dense": out = mapped(wrap, out)
+    if asked is not None and ours and makes_wait(name, args, kwargs, out): asked.append(name)
     return out
+
+
+def leaves(x):
+    if isinstance(x, (list, tuple)):
+        for part in x: yield from leaves(part)
+    else: yield x
+
+
+def mapped(f, x): return type(x)([mapped(f, part) for part in x]) if type(x) in (list, tuple) else f(x)
+
+
+def plain(x):
+    if is_ours(x): return x.inside
+    return torch.device("cpu") if isinstance(x, torch.device) and x.type == DEVICE.type else x
 
 
 def wrap(x):

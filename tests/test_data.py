@@ -15,6 +15,7 @@ from torch.utils.data import ConcatDataset
 
 from maskgit_nb import images as images_module
 from maskgit_nb import training
+from maskgit_nb.cli import keep_freed_memory
 from maskgit_nb.images import ImageFolder, Pictures, drawn_cats, fit_picture, load_image, open_picture, to_picture, to_uint8
 from maskgit_nb.training import (
     EndlessBatches,
@@ -251,6 +252,7 @@ def best_rate(run, items: int, tries: int = 5) -> float:
 @pytest.mark.parametrize("kind, promised", [("tokens", 200_000), ("pictures", 30_000)])
 def test_batches_come_as_fast_as_promised_on_two_cores(kind, promised):
     torch.set_num_threads(2)
+    keep_freed_memory()  # as the command line does
     data = torch.zeros(16_384, 256, dtype=torch.int16) if kind == "tokens" else Pictures(torch.zeros(4096, 3, 64, 64, dtype=torch.uint8), flip=True)
     batches = take_batches(data, EndlessBatches(len(data), 128), "cpu")
     assert best_rate(lambda: [next(batches) for _ in range(16)], 16 * 128) > promised
