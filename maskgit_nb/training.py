@@ -224,18 +224,18 @@ class ShardStream:
 
 # %% ../nbs/09_training.ipynb #09-035b
 class FreshCats:
-    """Batches of which one half comes from `pictures`, an `ImageFolder`, a tensor (M,3,size,size) or `Pictures`, and the other from `drawn_cats`, each drawn once; without
-    `pictures`, drawn cats alone. Without end; which batch comes next is its state. ValueError if the pictures have another size."""
+    """Batches of which one half comes from `pictures`, a tensor (M,3,size,size) or any data set of them, and the other from `drawn_cats`, each
+    drawn once; without `pictures`, drawn cats alone. Without end; which batch comes next is its state."""
     def __init__(self, pictures: Dataset | Tensor | None = None, size: int = 64):
-        if pictures is not None and pictures[0].shape[-1] != size: raise ValueError(f"pictures must have {size}x{size} pixels; got {tuple(pictures[0].shape)}")
         self.pictures, self.size, self.number = pictures, size, 0
 
     def state_dict(self) -> dict: return dict(number=self.number)
     def load_state_dict(self, state: dict) -> None: self.number = state["number"]
 
     def batches(self, batch_size: int, seed: int = 0, rows: slice = slice(None), device: str | torch.device = "cpu") -> Iterator[Tensor]:
-        "The `rows` of batches (batch_size,3,size,size), drawn and put together on `device`."
+        "The `rows` of batches (batch_size,3,size,size), drawn and put together on `device`. ValueError if the pictures have another size."
         share = 0 if self.pictures is None else batch_size // 2
+        if share and self.pictures[0].shape[-1] != self.size: raise ValueError(f"pictures must have {self.size}x{self.size} pixels; got {tuple(self.pictures[0].shape)}")
         chosen = take_batches(self.pictures, EndlessBatches(len(self.pictures), share, seed, self.number), device) if share else None
         while True:
             number, self.number = 2**31 + (seed * 1_000_003 + self.number) % 2**31, self.number + 1  # far from seeds to validate with; torch takes 32 bits
@@ -279,7 +279,7 @@ def cached_pictures(images: ImageFolder, folder: Path, accelerator: Accelerator,
         if accelerator.is_main_process: np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
         accelerator.wait_for_everyone()
         mine, kept, faults = share_out(accelerator, n), np.lib.format.open_memmap(partial, "r+"), {}
-        workers = max(1, (os.cpu_count() or 1) // accelerator.num_processes) if len(mine) >= 256 else 0  # a process costs a second to start
+        workers = min((os.cpu_count() or 1) // accelerator.num_processes, len(mine) // 128)  # a process costs a second to start
         bar = tqdm(total=len(mine), desc="pictures", unit="image", leave=False, disable=not (progress and accelerator.is_local_main_process))
         with bar:
             for place, (levels, found) in zip(range(mine.start, mine.stop, 64), images.decode(mine.start, mine.stop, workers)):

