@@ -6,7 +6,8 @@ usage: python -m benchmarks.gpu --out DIR [--minutes 9] [--data FOLDER] [--resum
 check    the paths of the kit in float32 against the CPU, and a few steps of training of every kind
 speed    decoding and training by preset, beside the card's own rates of bf16 products and copies; lessons' `gpu` cells
 weights  both stages trained for most of the time, and how well they mend validation pictures
-report   the lab's model trained on the lab's masks, and its report's study of steps and schedules; needs the weights
+report   the lab's model trained on the lab's masks, and its report's study of steps and schedules; needs the weights, which
+         take all of the time: a call of its own, --only report --resume DIR
 
 Each part is a process of its own, writes DIR/<part>.json after every measurement, and says there what it skipped. The
 same command again makes what is missing. With `--resume DIR` what is done there is not made again either; but `weights`
@@ -20,6 +21,7 @@ import copy
 import functools
 import importlib.util
 import io
+import itertools
 import math
 import multiprocessing
 import os
@@ -37,6 +39,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # whether there is a GPU is asked before the fork, which forbids CUDA
 import torch
 import torch._dynamo  # once for all parts
 from torch import Tensor
@@ -117,7 +120,9 @@ def open_data(part: Part) -> SimpleNamespace:
     if root is None: return data
     workers = os.cpu_count() if part.device == "cuda" else 0
     batches = ImageFolder(find_split(root, "train")).decode(0, part.scale.train, workers)
-    data.train = Pictures(torch.cat([levels for levels, _ in batches]), flip=True)
+    levels, faults = zip(*batches, strict=True)
+    good = torch.tensor([i for i, fault in enumerate(itertools.chain(*faults)) if not fault])
+    data.train = Pictures(torch.cat(levels), flip=True, rows=good)
     return data
 
 
@@ -164,6 +169,11 @@ def train(part: Part, fit: Callable, name: str, config: TrainConfig, seconds: fl
         except SystemExit:
             config = replace(config, steps=int(training.find_checkpoints(out)[-1].name.split("-")[1]))
             rows, folder = fit(out, config), out
+        except Exception:  # a loss that is not finite, say: what was best before it is kept
+            if not (out / "best").exists(): raise
+            traceback.print_exc()
+            rows, folder = training.RunLog.read(out), out / "best"
+            config = replace(config, steps=max(row["step"] for row in rows))
         finally: done.set()
         watch.join()
     took, images = round(time.monotonic() - began), config.steps * config.batch_size
@@ -352,6 +362,13 @@ def run_part(name: str, args: argparse.Namespace, seconds: float) -> None:
     part.write(done=all(row["ok"] for row in part.record["rows"]))
 
 
+def rescue(args: argparse.Namespace) -> None:
+    "The best weights of a part that was cut off before it could write its own into --out."
+    for stage, kind in (("vqgan", VQGAN), ("transformer", BidirectionalTransformer)):
+        best, kept = args.work / "weights" / stage / "best", args.out / f"{stage}.safetensors"
+        if (best / kept.name).exists() and not kept.exists(): save_module(kind.from_pretrained(best), kept, half=True)
+
+
 def run_parts(args: argparse.Namespace) -> Iterator[str]:
     "Each part in a process of its own, so that a crash takes no other with it; yields how it went."
     end, fork = time.monotonic() + 60 * args.minutes, multiprocessing.get_context("fork")  # this one never uses the GPU
@@ -372,6 +389,7 @@ def run_parts(args: argparse.Namespace) -> Iterator[str]:
         process.join(min(seconds + MARGIN, end - 3 - time.monotonic()))
         process.kill()
         process.join()
+        if name == "weights": rescue(args)
         rows = read_json(path).get("rows", [])
         good, skipped = (sum(bool(row.get(key)) for row in rows) for key in ("ok", "skipped"))
         yield f"{name}: {len(rows)} rows, {good} good, {skipped} skipped, exit code {process.exitcode}"

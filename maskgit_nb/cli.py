@@ -30,9 +30,10 @@ from .vqgan import VQGAN, VQGANConfig, find_weights, shipped_weights
 # %% auto #0
 __all__ = ['DEMO_PAGE', 'picture_paths', 'mask_finder', 'ending_number', 'output_folder', 'save_png', 'load_pair', 'load_pairs',
            'save_frames', 'load_model', 'decode_options', 'inpaint', 'generate', 'cc0_cat', 'save_film', 'demo',
-           'open_data', 'open_val', 'reconstruction_distance', 'record_run', 'train_vqgan', 'train', 'measure',
-           'experiment', 'info', 'add_fields', 'from_args', 'add_decoding', 'add_hole', 'add_training', 'add_pictures',
-           'add_stages', 'add_studies', 'best_device', 'check_device', 'make_parser', 'keep_freed_memory', 'main']
+           'drawn_number', 'check_folders', 'open_data', 'open_val', 'reconstruction_distance', 'record_run',
+           'train_vqgan', 'train', 'measure', 'experiment', 'info', 'add_fields', 'from_args', 'add_decoding',
+           'add_hole', 'add_training', 'add_pictures', 'add_stages', 'add_studies', 'best_device', 'check_device',
+           'make_parser', 'keep_freed_memory', 'main']
 
 # %% ../nbs/12_cli.ipynb #12-008
 def picture_paths(source: Path) -> list[Path]:
@@ -197,6 +198,21 @@ def demo(args: argparse.Namespace) -> int:
     return 0
 
 # %% ../nbs/12_cli.ipynb #12-031
+def drawn_number(source: str) -> int:
+    "The N of `drawn:N`. ValueError unless it is a number above 0."
+    number = source.removeprefix("drawn:")
+    if not number.isdecimal() or int(number) < 1: raise ValueError(f"drawn cats are given as drawn:N, with N from 1; got {source}")
+    return int(number)
+
+def check_folders(args: argparse.Namespace, *weights: str | None) -> None:
+    "ValueError if --out lies in a folder of data, which would then hold its samples, or if --restart would move the `weights` that the run begins with."
+    out = args.out.resolve()
+    for source in [*args.data, *([args.val] if args.val else [])]:
+        if not source: raise ValueError("--data and --val need a name; got an empty one")
+        if not source.startswith("drawn") and out.is_relative_to(Path(source).resolve()): raise ValueError(f"--out {args.out} lies in {source}, whose pictures are the data: give another folder")
+    for name in filter(None, weights):
+        if args.restart and Path(name).is_dir() and Path(name).resolve().is_relative_to(out): raise ValueError(f"--restart would move {name} aside, with which this run begins: give another --out")
+
 def open_data(sources: list[str], size: int, flip: bool = False) -> Dataset | ShardStream | FreshCats:
     """The images that --data names, one source after another: folders of pictures, or `drawn:N` for N drawn cats. With `drawn` as one of
     them, a stream of which one half are the others, and the other half cats that are drawn anew for every batch. Or a stream of tar shards;
@@ -205,7 +221,7 @@ def open_data(sources: list[str], size: int, flip: bool = False) -> Dataset | Sh
     if shards and len(shards) < len(sources): raise ValueError(f"tar shards cannot be mixed with other data; got {', '.join(sources)}")
     if shards: return ShardStream(shards, size, flip)
     def open_one(source: str) -> Dataset:
-        if source.startswith("drawn:"): return Pictures(to_uint8(drawn_cats(int(source.removeprefix("drawn:")), size=size)), flip)
+        if source.startswith("drawn:"): return Pictures(to_uint8(drawn_cats(drawn_number(source), size=size)), flip)
         return ImageFolder(source, size, flip)
     kept = ConcatDataset([open_one(source) for source in sources if source != "drawn"]) if set(sources) != {"drawn"} else None
     return FreshCats(kept, size) if "drawn" in sources else kept
@@ -214,7 +230,7 @@ def open_val(source: str | None, size: int) -> Tensor | None:
     "The first 256 images that --val names, as one tensor; what cannot be read is named and left out."
     if source is None: return None
     if source == "drawn" or source.endswith(".tar"): raise ValueError(f"--val takes a folder of pictures or drawn:N; got {source}")
-    if source.startswith("drawn:"): return drawn_cats(int(source.removeprefix("drawn:")), size=size)[:256]
+    if source.startswith("drawn:"): return drawn_cats(drawn_number(source), size=size)[:256]
     folder, good, fault = ImageFolder(source, size), [], ""
     for levels, faults in folder.decode():
         for x, fault in zip(levels, faults):
@@ -244,6 +260,7 @@ def record_run(args: argparse.Namespace, out: Path) -> None:
 # %% ../nbs/12_cli.ipynb #12-033
 def train_vqgan(args: argparse.Namespace) -> int:
     "maskgit-nb train-vqgan: the first stage."
+    check_folders(args, args.init)
     torch.manual_seed(args.seed)
     model = VQGAN.from_pretrained(args.init) if args.init else VQGAN(VQGANConfig.preset(args.preset))
     size = model.config.image_size
@@ -256,6 +273,7 @@ def train_vqgan(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """maskgit-nb train: the second stage. With `--preset lab` on masks of half of all tokens, as in the lab's report."""
+    check_folders(args, args.init, args.vqgan)
     vqgan = VQGAN.from_pretrained(args.vqgan)
     torch.manual_seed(args.seed)
     if args.init: transformer = BidirectionalTransformer.from_pretrained(args.init)

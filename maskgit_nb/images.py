@@ -376,8 +376,8 @@ def open_picture(path: str | Path | BinaryIO, least: int | None = None) -> Image
                 shrink = max(1.0, min(picture.size) / least)
                 picture.draft(None, (math.ceil(picture.width / shrink), math.ceil(picture.height / shrink)))
             return ImageOps.exif_transpose(picture)
-    except FileNotFoundError: raise
     except Exception as error:  # a damaged file can raise nearly anything in Pillow
+        if isinstance(error, OSError) and error.errno is not None: raise  # the disk's or the system's word, not the picture's
         raise ValueError(f"cannot read {path} as an image: {error}") from error
 
 # %% ../nbs/00_images.ipynb #00-087
@@ -466,8 +466,8 @@ class ImageFolder(Dataset):
     def decode(self, first: int = 0, last: int | None = None, workers: int = 0) -> Iterator[tuple[Tensor, list[str]]]:
         """The pictures number `first` to `last` in order, decoded by `workers` processes (0: by this one), as bytes (B,3,size,size) with a text
         for each: empty, or, if the file is damaged, what is wrong with it; its bytes are zeros then."""
-        files = PictureFiles(self.paths[first:last], self.size)
-        yield from DataLoader(files, batch_size=64, num_workers=workers, generator=torch.Generator())  # of its own: nobody's draws change
+        files, batch = PictureFiles(self.paths[first:last], self.size), max(1, min(64, 2**20 // (3 * self.size**2)))  # 1 MB: shared memory may be small
+        yield from DataLoader(files, batch_size=batch, num_workers=workers, generator=torch.Generator())  # of its own: nobody's draws change
 
 class PictureFiles(Dataset):
     "What `ImageFolder.decode` gives for each of `paths`."
@@ -477,7 +477,7 @@ class PictureFiles(Dataset):
 
     def __getitem__(self, i: int) -> tuple[Tensor, str]:
         try: return to_uint8(load_image(self.paths[i], self.size)), ""
-        except (ValueError, OSError) as error: return torch.zeros(3, self.size, self.size, dtype=torch.uint8), str(error)
+        except ValueError as error: return torch.zeros(3, self.size, self.size, dtype=torch.uint8), str(error)
 
 # %% ../nbs/00_images.ipynb #00-098
 def data_root() -> Path:

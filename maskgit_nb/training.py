@@ -2,10 +2,10 @@
 
 # %% ../nbs/09_training.ipynb #09-003
 from __future__ import annotations
-import copy, hashlib, importlib.util, io, itertools, json, math, os, random, shutil, signal, statistics, sys, threading, time
+import copy, hashlib, importlib.util, io, itertools, json, math, multiprocessing, os, random, shutil, signal, statistics, sys, threading, time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -28,13 +28,14 @@ from .vqgan import VQGAN, PatchDiscriminator, PerceptualLoss, VectorQuantizer, h
 
 # %% auto #0
 __all__ = ['MOST_HELD', 'FITTING', 'RATIOS', 'TrainConfig', 'warmup_cosine', 'make_optimizers', 'step_all', 'make_accelerator',
-           'prepare', 'start_run', 'EndlessBatches', 'read_ahead', 'take_batches', 'webdataset', 'write_shards',
-           'ShardStream', 'FreshCats', 'fingerprint', 'share_out', 'cached_pictures', 'decoded', 'EMA',
+           'prepare', 'hold_folder', 'run_in', 'EndlessBatches', 'read_ahead', 'take_batches', 'webdataset',
+           'write_shards', 'ShardStream', 'FreshCats', 'fingerprint', 'share_out', 'cached_pictures', 'decoded', 'EMA',
            'find_checkpoints', 'remove_checkpoint', 'save_checkpoint', 'read_rows', 'RunLog', 'run_settings',
-           'changed_settings', 'set_aside', 'open_batches', 'newest_checkpoint', 'load_checkpoint',
-           'anyone_told_to_stop', 'terminated', 'mean_metrics', 'run_steps', 'VQGANLoss', 'image_gradients',
-           'validate_vqgan', 'VQGANState', 'fit_vqgan', 'tokenize', 'cached_tokens', 'truncated_normal', 'half',
-           'generator_on', 'training_masks', 'masked_losses', 'validate_maskgit', 'fit_maskgit']
+           'changed_settings', 'read_settings', 'source_settings', 'set_aside', 'open_batches', 'newest_checkpoint',
+           'load_checkpoint', 'anyone_told_to_stop', 'terminated', 'mean_metrics', 'run_steps', 'VQGANLoss',
+           'image_gradients', 'validate_vqgan', 'VQGANState', 'fit_vqgan', 'tokenize', 'cached_tokens',
+           'truncated_normal', 'half', 'generator_on', 'training_masks', 'masked_losses', 'validate_maskgit',
+           'fit_maskgit']
 
 # %% ../nbs/09_training.ipynb #09-006
 @dataclass(frozen=True)
@@ -119,14 +120,30 @@ def prepare(accelerator: Accelerator, module: nn.Module, optimizers: list, sched
     module, *rest = accelerator.prepare(module, *optimizers, *schedules)
     return module, rest[:len(optimizers)], rest[len(optimizers):]
 
-def start_run(out: str | Path, config: TrainConfig, device: str | torch.device | None = None) -> tuple[Path, Accelerator]:
-    "How every run begins: the folder `out` is made and torch's seed set. Returns `out` as a Path, and an Accelerator."
-    out = Path(out)
+@contextmanager
+def hold_folder(out: Path) -> Iterator[None]:
+    "Inside the block `out` is this process's. ValueError if it is another's already. Where the system cannot lock files, nothing happens."
+    with open(out / ".lock", "a") as lock:
+        try:
+            import fcntl
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error: raise ValueError(f"another run is at work in {out}: wait for its end, or give another folder") from error
+        except (ImportError, OSError): pass
+        yield
+
+@contextmanager
+def run_in(out: str | Path, config: TrainConfig, model: nn.Module | None = None, device: str | torch.device | None = None) -> Iterator[tuple[Path, Accelerator]]:
+    """How every run begins and ends: the folder `out` is made and held, and torch's seed set; afterwards, or when the run is cut off, `model`
+    is back on the device where it was, in eval mode. Gives `out` as a Path, and an Accelerator."""
+    out, home = Path(out), None if model is None else model.device
     out.mkdir(parents=True, exist_ok=True)
     accelerator = make_accelerator(config, device, out)
-    if accelerator.log_with: accelerator.init_trackers("maskgit_nb")
-    torch.manual_seed(config.seed)
-    return out, accelerator
+    with hold_folder(out) if accelerator.is_main_process else nullcontext():
+        if accelerator.log_with: accelerator.init_trackers("maskgit_nb")
+        torch.manual_seed(config.seed)
+        try: yield out, accelerator
+        finally:
+            if model is not None: model.eval().to(home)
 
 # %% ../nbs/09_training.ipynb #09-029
 class EndlessBatches(Sampler):
@@ -158,9 +175,10 @@ MOST_HELD = 2**31  # bytes of data that live on a GPU
 def read_ahead(batches: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
     "The `batches` on `device`, each fetched by another thread while the one before it is used."
     with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(next, batches)
+        coming = reader.submit(next, batches, None)
         while True:
-            batch, coming = coming.result(), reader.submit(next, batches)
+            batch, coming = coming.result(), reader.submit(next, batches, None)
+            if batch is None: return
             yield upload(batch, device)
 
 def take_batches(data: Dataset | Tensor, order: Sampler, device: str | torch.device) -> Iterator[Tensor]:
@@ -235,6 +253,7 @@ class FreshCats:
     def batches(self, batch_size: int, seed: int = 0, rows: slice = slice(None), device: str | torch.device = "cpu") -> Iterator[Tensor]:
         "The `rows` of batches (batch_size,3,size,size), drawn and put together on `device`. ValueError if the pictures have another size."
         share = 0 if self.pictures is None else batch_size // 2
+        if not share and self.pictures is not None: raise ValueError(f"batch_size must be at least 2, one half for each kind; got {batch_size}")
         if share and self.pictures[0].shape[-1] != self.size: raise ValueError(f"pictures must have {self.size}x{self.size} pixels; got {tuple(self.pictures[0].shape)}")
         chosen = take_batches(self.pictures, EndlessBatches(len(self.pictures), share, seed, self.number), device) if share else None
         while True:
@@ -258,8 +277,8 @@ def fingerprint(data: nn.Module | Mapping | Dataset | Tensor) -> str:
             digest.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     elif isinstance(data, ConcatDataset): digest.update("".join(map(fingerprint, data.datasets)).encode())
     elif isinstance(data, ImageFolder):
-        for path in data.paths: digest.update(f"{path}|{path.stat().st_size}|{path.stat().st_mtime_ns}".encode())
-        digest.update(f"{data.size}|{data.flip}".encode())
+        for path in data.paths: digest.update(f"{path.relative_to(data.folder)}|{path.stat().st_size}|{path.stat().st_mtime_ns}".encode())
+        digest.update(f"{Path(data.folder).resolve()}|{data.size}|{data.flip}".encode())
     else:
         for i in range(len(data)): digest.update(data[i].numpy().tobytes())
     return digest.hexdigest()[:12]
@@ -276,15 +295,21 @@ def cached_pictures(images: ImageFolder, folder: Path, accelerator: Accelerator,
     faults_of = lambda number: folder / f"{path.stem}.faults{number}.json"
     if not path.exists():
         shape = (n, 3, images.size, images.size)
-        if accelerator.is_main_process: np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+        if accelerator.is_main_process:
+            np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+            with open(partial, "r+b") as file:  # a full disk says so here; written through the map, it would end the process
+                if hasattr(os, "posix_fallocate"): os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
         accelerator.wait_for_everyone()
         mine, kept, faults = share_out(accelerator, n), np.lib.format.open_memmap(partial, "r+"), {}
         workers = min((os.cpu_count() or 1) // accelerator.num_processes, len(mine) // 128)  # a process costs a second to start
+        if multiprocessing.get_start_method() != "fork": workers = 0  # others run a script that has no main guard once more
+        place = mine.start
         bar = tqdm(total=len(mine), desc="pictures", unit="image", leave=False, disable=not (progress and accelerator.is_local_main_process))
         with bar:
-            for place, (levels, found) in zip(range(mine.start, mine.stop, 64), images.decode(mine.start, mine.stop, workers)):
+            for levels, found in images.decode(mine.start, mine.stop, workers):
                 kept[place:place + len(levels)] = levels.numpy()
                 faults |= {place + i: fault for i, fault in enumerate(found) if fault}
+                place += len(levels)
                 bar.update(len(levels))
         faults_of(accelerator.process_index).write_text(json.dumps(faults), encoding="utf-8")
         kept.flush()
@@ -379,7 +404,10 @@ class RunLog:
         self.path, self.writer = out / "log.jsonl", writer
         self.rows = [row for row in self.read(out) if row["step"] <= step]
         self.began = time.perf_counter() - (self.rows[-1].get("seconds", 0.0) if self.rows else 0.0)
-        if writer: self.path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        if not writer: return
+        partial = out / "log.partial"
+        partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        os.replace(partial, self.path)
 
     def write(self, **row) -> None:
         "Append one row, which must have `step`."
@@ -401,10 +429,12 @@ class RunLog:
 # %% ../nbs/09_training.ipynb #09-048b
 def run_settings(config: TrainConfig, model: nn.Module, **others) -> dict:
     "All that a run is told, as JSON holds it: the fields of `config`, the config of its `model`, and `others`."
-    found = asdict(config) | dict(model=asdict(model.config)) | {name: getattr(value, "__name__", value) for name, value in others.items()}
-    return json.loads(json.dumps(found))
+    def plain(value) -> float | str:
+        try: return float(value)
+        except (TypeError, ValueError): return getattr(getattr(value, "func", value), "__name__", type(value).__name__)
+    return json.loads(json.dumps(asdict(config) | dict(model=asdict(model.config)) | others, default=plain))
 
-FITTING = "model", "optimizer", "decoder_only"  # with another one of these, the state of a checkpoint has no place to go
+FITTING = "model", "optimizer", "decoder_only", "vqgan", "stream"  # with another one of these, the state of a checkpoint has no place to go
 
 def changed_settings(before: Mapping, now: Mapping, out: Path) -> list[str]:
     "In words what a run in `out` is told now and was not told `before`. ValueError if its state cannot serve what is asked for now."
@@ -412,12 +442,22 @@ def changed_settings(before: Mapping, now: Mapping, out: Path) -> list[str]:
     for name in FITTING:
         if name not in before or before[name] == now.get(name): continue
         parts = changes(before[name], now[name]) if name == "model" else [f"{name} {now[name]} (was {before[name]})"]
-        raise ValueError(f"{out} holds a run of another kind, asked for now: {', '.join(parts)}. Give another folder, or begin anew in this one (resume=False, --restart)")
+        raise ValueError(f"{out} holds a run of another kind, asked for now: {', '.join(parts) or 'another stage'}. Give another folder, or begin anew in this one (resume=False, --restart)")
     return changes({name: value for name, value in before.items() if name not in FITTING}, now)
+
+def read_settings(checkpoint: Path) -> dict:
+    "The settings kept in a checkpoint; none if it has none, or only half of them."
+    try: return json.loads((checkpoint / "settings.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError): return {}
+
+def source_settings(images: Dataset | ShardStream | FreshCats) -> dict:
+    "What a run is told of its data: the kind of a stream, or how many images there are."
+    stream = hasattr(images, "batches")
+    return dict(stream=type(images).__name__ if stream else "none", images=0 if stream else len(images))
 
 def set_aside(out: Path) -> Path | None:
     "Move the run that `out` holds, its checkpoints, log, sheets and weights, into `out/before-1` (2, 3, ...), which is returned; None if there is none."
-    found = [path for pattern in ("checkpoint-*", "log.jsonl", "samples", "best", "*.safetensors") for path in out.glob(pattern)]
+    found = [path for pattern in ("samples", "best", "*.safetensors", "log.jsonl", "checkpoint-*") for path in out.glob(pattern)]
     if not found: return None
     aside = next(path for path in (out / f"before-{i}" for i in itertools.count(1)) if not path.exists())
     aside.mkdir()
@@ -441,8 +481,9 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
     "Load all training state, but keep the optimisers' settings as they are now. ValueError if `checkpoint` is of another model."
     asked = [[{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups] for optimizer in accelerator._optimizers]
     try: accelerator.load_state(str(checkpoint))
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{checkpoint} does not fit this model: take another folder, or begin anew in this one ({str(error)[:200]})") from error
+    except Exception as error:  # a damaged file can raise nearly anything
+        what = f"{type(error).__name__}: {str(error)[:200]}"
+        raise ValueError(f"{checkpoint} does not fit this model, or is damaged ({what}): remove it to go on from the one before it, or begin anew (resume=False, --restart)") from error
     for optimizer, groups in zip(accelerator._optimizers, asked):
         for group, settings in zip(optimizer.param_groups, groups): group.update(settings)
     for schedule in (wrapped.scheduler for wrapped in accelerator._schedulers):
@@ -492,8 +533,7 @@ def run_steps(accelerator: Accelerator, micro_step: Callable, data: Dataset | Sh
     checkpoint, start = newest_checkpoint(out)
     loader = open_batches(accelerator, data, config, start, rows)
     if checkpoint:
-        told = checkpoint / "settings.json"
-        changes = changed_settings(json.loads(told.read_text(encoding="utf-8")) if told.exists() else {}, settings, out)
+        changes = changed_settings(read_settings(checkpoint), settings, out)
         load_checkpoint(accelerator, checkpoint)  # after the loader, which draws from the global generator
         if changes and accelerator.is_main_process: print(f"{out} goes on from step {start} with {', '.join(changes)}", file=sys.stderr)
     log, began, seen = RunLog(out, start, accelerator.is_main_process), time.perf_counter(), 0
@@ -599,59 +639,59 @@ def fit_vqgan(model: VQGAN, images: Dataset | ShardStream | FreshCats, out: str 
     `validate_vqgan`. It trains on `device`, by default a GPU if there is one; afterwards, and when it is cut off, `model` is back where it was. An interrupted run
     continues from its newest checkpoint.
     """
-    out, accelerator = start_run(out, config, device)
-    data, home = decoded(images, out, accelerator, config.progress), model.device
-    settings = run_settings(config, model, decoder_only=decoder_only, **asdict(loss))
-    for part in (model.encoder, model.quantizer): part.requires_grad_(not decoder_only)
-    discriminator = PatchDiscriminator()
-    perceptual = PerceptualLoss().to(accelerator.device, memory_format=torch.channels_last) if loss.perceptual else None
-    ema = EMA(model, config.ema)
-    model, discriminator = model.to(memory_format=torch.channels_last), discriminator.to(memory_format=torch.channels_last)
-    model, *updates = prepare(accelerator, model, *make_optimizers(model, config))
-    discriminator, *updates_d = prepare(accelerator, discriminator, *make_optimizers(discriminator, replace(config, beta1=0.5, beta2=0.9)))
-    ema.module.to(accelerator.device, memory_format=torch.channels_last)
-    rebuild = torch.compile(model) if config.compile else model  # beside the module, whose names and weights stay as they are
-    quantizer = accelerator.unwrap_model(model).quantizer
-    accelerator.register_for_checkpointing(VQGANState(ema, quantizer))
+    settings = run_settings(config, model, **source_settings(images), decoder_only=decoder_only, **asdict(loss))
+    with run_in(out, config, model, device) as (out, accelerator):
+        data = decoded(images, out, accelerator, config.progress)
+        for part in (model.encoder, model.quantizer): part.requires_grad_(not decoder_only)
+        discriminator = PatchDiscriminator()
+        perceptual = PerceptualLoss().to(accelerator.device, memory_format=torch.channels_last) if loss.perceptual else None
+        ema = EMA(model, config.ema)
+        model, discriminator = model.to(memory_format=torch.channels_last), discriminator.to(memory_format=torch.channels_last)
+        model, *updates = prepare(accelerator, model, *make_optimizers(model, config))
+        discriminator, *updates_d = prepare(accelerator, discriminator, *make_optimizers(discriminator, replace(config, beta1=0.5, beta2=0.9)))
+        ema.module.to(accelerator.device, memory_format=torch.channels_last)
+        rebuild = torch.compile(model) if config.compile else model  # beside the module, whose names and weights stay as they are
+        quantizer = accelerator.unwrap_model(model).quantizer
+        accelerator.register_for_checkpointing(VQGANState(ema, quantizer))
 
-    judge = accelerator.unwrap_model(discriminator)
+        judge = accelerator.unwrap_model(discriminator)
 
-    def micro_step(x: Tensor, step: int, rows: slice, generator: torch.Generator) -> dict:
-        x = x.contiguous(memory_format=torch.channels_last)
-        playing = loss.adversarial > 0 and step > loss.adversarial_start
-        with accelerator.accumulate(model, discriminator):
-            rec = rebuild(x)
-            with accelerator.autocast():
-                gradient, metrics = image_gradients(rec.images, x, loss, perceptual, judge if playing else None, lambda n: accelerator.reduce(n, "sum"))
-            accelerator.backward(rec.vq_loss + (rec.images * gradient).sum())
-            if accelerator.sync_gradients: accelerator.clip_grad_norm_(model.parameters(), config.clip)
-            step_all(*updates)
-            if playing:
-                judged = hinge_loss(*discriminator(torch.cat([x, rec.images.detach()])).chunk(2))
-                accelerator.backward(judged)
-                step_all(*updates_d)
-                metrics["discriminator"] = judged.detach()
-        if step < loss.restart_until * config.steps and not decoder_only:
-            quantizer.restart_dead_codes(*accelerator.gather((rec.latents.detach(), rec.tokens)), generator, decay=loss.usage_decay)
-        return dict(loss=metrics["l1"] + rec.vq_loss.detach(), **metrics, vq=rec.vq_loss.detach())
+        def micro_step(x: Tensor, step: int, rows: slice, generator: torch.Generator) -> dict:
+            x = x.contiguous(memory_format=torch.channels_last)
+            playing = loss.adversarial > 0 and step > loss.adversarial_start
+            with accelerator.accumulate(model, discriminator):
+                rec = rebuild(x)
+                with accelerator.autocast():
+                    gradient, metrics = image_gradients(rec.images, x, loss, perceptual, judge if playing else None, lambda n: accelerator.reduce(n, "sum"))
+                accelerator.backward(rec.vq_loss + (rec.images * gradient).sum())
+                if accelerator.sync_gradients: accelerator.clip_grad_norm_(model.parameters(), config.clip)
+                step_all(*updates)
+                if playing:
+                    judged = hinge_loss(*discriminator(torch.cat([x, rec.images.detach()])).chunk(2))
+                    accelerator.backward(judged)
+                    step_all(*updates_d)
+                    metrics["discriminator"] = judged.detach()
+            if step < loss.restart_until * config.steps and not decoder_only:
+                quantizer.restart_dead_codes(*accelerator.gather((rec.latents.detach(), rec.tokens)), generator, decay=loss.usage_decay)
+            return dict(loss=metrics["l1"] + rec.vq_loss.detach(), **metrics, vq=rec.vq_loss.detach())
 
-    def on_step() -> dict:
-        ema.update(accelerator.unwrap_model(model))
-        return dict(lr=updates[1][0].get_last_lr()[0])
+        def on_step() -> dict:
+            ema.update(accelerator.unwrap_model(model))
+            return dict(lr=updates[1][0].get_last_lr()[0])
 
-    def validate(step: int) -> dict:
-        return {} if val is None else validate_vqgan(ema.module, val, out / "samples" / f"{step:08d}.png", distance)
+        def validate(step: int) -> dict:
+            return {} if val is None else validate_vqgan(ema.module, val, out / "samples" / f"{step:08d}.png", distance)
 
-    def save(folder: Path) -> None:
-        folder.mkdir(exist_ok=True)
-        save_module(ema.module, folder / "vqgan.safetensors")
+        def save(folder: Path) -> None:
+            folder.mkdir(exist_ok=True)
+            save_module(ema.module, folder / "vqgan.safetensors")
 
-    try:
-        rows = run_steps(accelerator, micro_step, data, config, out, on_step, validate, resume, "val_l1", save, settings)
-        if accelerator.is_main_process: save(out)
-        accelerator.unwrap_model(model, keep_fp32_wrapper=False).load_state_dict(ema.module.state_dict())
-        return rows
-    finally: accelerator.unwrap_model(model, keep_fp32_wrapper=False).requires_grad_(True).to(home)
+        try:
+            rows = run_steps(accelerator, micro_step, data, config, out, on_step, validate, resume, "val_l1", save, settings)
+            if accelerator.is_main_process: save(out)
+            accelerator.unwrap_model(model, keep_fp32_wrapper=False).load_state_dict(ema.module.state_dict())
+            return rows
+        finally: accelerator.unwrap_model(model, keep_fp32_wrapper=False).requires_grad_(True)
 
 # %% ../nbs/09_training.ipynb #09-080
 @torch.no_grad()
@@ -750,51 +790,51 @@ def fit_maskgit(model: MaskGIT, images: Dataset | ShardStream | FreshCats, out: 
     without `cache`, or for a stream, each batch is encoded when its turn comes), checkpoints, `log.jsonl`, sheets of mended `val` images and
     at the end both stages' weights (the transformer's averaged, which `model` then has too); `out/best` those with the lowest `val_holes`.
     Validation is that of `validate_maskgit`. It trains on `device`, by default a GPU if there is one; afterwards, and when it is cut off, `model` is back where it was.
-    An interrupted run continues from its newest checkpoint. ValueError for another `loss_on`.
+    An interrupted run continues from its newest checkpoint. ValueError for another `loss_on`, or a share outside [0,1].
     """
     if loss_on not in ("masked", "all"): raise ValueError(f"loss_on must be masked or all; got {loss_on!r}")
-    out, accelerator = start_run(out, config, device)
-    settings = run_settings(config, model.transformer, schedule=schedule, hole_share=hole_share, label_smoothing=label_smoothing, loss_on=loss_on)
-    home, vqgan = model.device, model.vqgan.to(accelerator.device)
-    grid, size, stream = vqgan.config.grid, vqgan.config.image_size, hasattr(images, "batches")
-    data = cached_tokens(vqgan, images, out, accelerator, config.progress) if cache and not stream else decoded(images, out, accelerator, config.progress)
-    val_tokens = None if val is None else tokenize(vqgan, val, progress=False).long().to(accelerator.device)
-    transformer = model.transformer
-    ema = EMA(transformer, config.ema)
-    transformer, *updates = prepare(accelerator, transformer, *make_optimizers(transformer, config))
-    transformer.train()
-    predicted = torch.compile(transformer) if config.compile else transformer  # beside the module, whose names and weights stay as they are
-    ema.module.to(accelerator.device)
-    averaged = MaskGIT(vqgan, ema.module)
-    accelerator.register_for_checkpointing(ema)
-    masks = None
+    if not 0 <= hole_share <= 1 or not 0 <= label_smoothing < 1: raise ValueError(f"hole_share must be within [0,1] and label_smoothing within [0,1); got {hole_share}, {label_smoothing}")
+    masking = dict(schedule=schedule, hole_share=hole_share, label_smoothing=label_smoothing, loss_on=loss_on)
+    settings = run_settings(config, model.transformer, **source_settings(images), **masking, vqgan=fingerprint(model.vqgan))
+    with run_in(out, config, model, device) as (out, accelerator):
+        vqgan = model.vqgan.to(accelerator.device)
+        grid, size, stream = vqgan.config.grid, vqgan.config.image_size, hasattr(images, "batches")
+        data = cached_tokens(vqgan, images, out, accelerator, config.progress) if cache and not stream else decoded(images, out, accelerator, config.progress)
+        val_tokens = None if val is None else tokenize(vqgan, val, progress=False).long().to(accelerator.device)
+        transformer = model.transformer
+        ema = EMA(transformer, config.ema)
+        transformer, *updates = prepare(accelerator, transformer, *make_optimizers(transformer, config))
+        transformer.train()
+        predicted = torch.compile(transformer) if config.compile else transformer  # beside the module, whose names and weights stay as they are
+        ema.module.to(accelerator.device)
+        averaged = MaskGIT(vqgan, ema.module)
+        accelerator.register_for_checkpointing(ema)
+        masks = None
 
-    def micro_step(batch: Tensor, step: int, rows: slice, generator: torch.Generator) -> dict:
-        nonlocal masks
-        if rows.start < config.batch_size:  # of the whole step
-            masks = training_masks(config.accumulate * config.batch_size, grid, size, schedule, hole_share, generator, accelerator.device)
-        target, mask = vqgan.encode(batch) if batch.is_floating_point() else batch.long(), masks[rows]
-        counted = mask if loss_on == "masked" else torch.ones_like(mask)
-        share = counted.sum() / (masks.sum() if loss_on == "masked" else masks.numel())  # of all tokens that count in this step
-        with accelerator.accumulate(transformer):
-            loss = mvtm_loss(predicted(target.masked_fill(mask, model.transformer.mask_token_id)), target, counted, label_smoothing)
-            loss = loss * share * config.accumulate * accelerator.num_processes  # which the averaging over them divides by
-            accelerator.backward(loss)
-            if accelerator.sync_gradients: accelerator.clip_grad_norm_(transformer.parameters(), config.clip)
-            step_all(*updates)
-        return dict(loss=loss.detach())
+        def micro_step(batch: Tensor, step: int, rows: slice, generator: torch.Generator) -> dict:
+            nonlocal masks
+            if rows.start < config.batch_size:  # of the whole step
+                masks = training_masks(config.accumulate * config.batch_size, grid, size, schedule, hole_share, generator, accelerator.device)
+            target, mask = vqgan.encode(batch) if batch.is_floating_point() else batch.long(), masks[rows]
+            counted = mask if loss_on == "masked" else torch.ones_like(mask)
+            share = counted.sum() / (masks.sum() if loss_on == "masked" else masks.numel())  # of all tokens that count in this step
+            with accelerator.accumulate(transformer):
+                loss = mvtm_loss(predicted(target.masked_fill(mask, model.transformer.mask_token_id)), target, counted, label_smoothing)
+                loss = loss * share * config.accumulate * accelerator.num_processes  # which the averaging over them divides by
+                accelerator.backward(loss)
+                if accelerator.sync_gradients: accelerator.clip_grad_norm_(transformer.parameters(), config.clip)
+                step_all(*updates)
+            return dict(loss=loss.detach())
 
-    def on_step() -> dict:
-        ema.update(accelerator.unwrap_model(transformer))
-        return dict(lr=updates[1][0].get_last_lr()[0])
+        def on_step() -> dict:
+            ema.update(accelerator.unwrap_model(transformer))
+            return dict(lr=updates[1][0].get_last_lr()[0])
 
-    def validate(step: int) -> dict:
-        return {} if val is None else validate_maskgit(averaged, val, val_tokens, "cosine", out / "samples" / f"{step:08d}.png")
+        def validate(step: int) -> dict:
+            return {} if val is None else validate_maskgit(averaged, val, val_tokens, "cosine", out / "samples" / f"{step:08d}.png")
 
-    try:
         rows = run_steps(accelerator, micro_step, data, config, out, on_step, validate, resume, "val_holes", averaged.save_pretrained, settings)
         if accelerator.is_main_process: averaged.save_pretrained(out)
         if accelerator.distributed_type == DistributedType.FSDP: model.transformer = ema.module.requires_grad_(True)  # the one trained is in pieces
         else: accelerator.unwrap_model(transformer, keep_fp32_wrapper=False).load_state_dict(ema.module.state_dict())
         return rows
-    finally: model.to(home).eval()

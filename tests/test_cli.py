@@ -11,6 +11,7 @@ from PIL import Image
 from maskgit_nb import cli
 from maskgit_nb.cli import main
 from maskgit_nb.images import drawn_cats, find_split, random_holes, to_picture
+from maskgit_nb.inpainting import MaskGIT
 from maskgit_nb.training import RunLog, fit_maskgit
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
 
@@ -253,3 +254,19 @@ def test_the_labs_747_pictures_through_one_command(cats_data, tmp_path):
     for path in made:
         known = np.asarray(Image.open(masks / path.name.replace("image", "mask")).convert("L")) >= 128
         assert (pixels(path)[known] == pixels(images / path.name)[known]).all()
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--data", "drawn:abc"], "N from 1; got drawn:abc"), (["--data", "drawn:0"], "N from 1; got drawn:0"), (["--data", ""], "got an empty one"),
+    (["--data", "{cats}", "--out", "{cats}/run"], "lies in"), (["--data", "drawn:4", "--init", "{run}", "--out", "{run}", "--restart"], "would move"),
+])
+def test_what_training_must_not_begin_with_is_one_sentence(tmp_path, capsys, options, words):
+    places = dict(cats=tmp_path / "cats", run=tmp_path / "run")
+    for place in places.values(): place.mkdir()
+    to_picture(drawn_cats(1)[0]).save(tmp_path / "cats" / "0.png")
+    MaskGIT.from_pretrained("cats64-small").save_pretrained(tmp_path / "run")
+    out = [] if "--out" in options else ["--out", str(tmp_path / "other")]
+    status = main(["--device", "cpu", "train-vqgan", "--preset", "tiny", "--steps", "1", *out, *(option.format(**places) for option in options)])
+    said = capsys.readouterr().err.strip().splitlines()
+    assert status == 1 and len(said) == 1 and words in said[0]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["transformer.safetensors", "vqgan.safetensors"]

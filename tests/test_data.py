@@ -1,4 +1,5 @@
 "Pictures for training: decoded once, in worker processes, into a file that runs and processes share; and what is fed how fast."
+import errno
 import itertools
 import json
 import os
@@ -271,3 +272,34 @@ def test_a_damaged_picture_beside_fresh_cats_is_left_out(tmp_path, capsys):
     (tmp_path / "cats" / "0000.png").write_bytes(b"no picture")
     rows = fit_vqgan(tiny_maskgit().vqgan, FreshCats(ImageFolder(tmp_path / "cats", SIZE), SIZE), tmp_path / "run", CONFIG, device="cpu")
     assert max(row["step"] for row in rows) == 3 and "0000.png" in capsys.readouterr().err and len(cats) == 3
+
+
+def test_an_error_of_the_disk_is_no_fault_of_a_picture(tmp_path, accelerator, monkeypatch):
+    cats = save_cats(tmp_path / "cats", 3)
+    def fails(*args): raise OSError(errno.EIO, "Input/output error")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
+        patch.setattr(images_module.Image, "open", fails)
+        cached_pictures(ImageFolder(tmp_path / "cats", SIZE), tmp_path, accelerator, progress=False)
+    found = cached_pictures(ImageFolder(tmp_path / "cats", SIZE), tmp_path, accelerator, progress=False)
+    assert torch.equal(found.batch(torch.arange(3)), cats)
+
+
+def test_a_full_disk_is_said_before_anything_is_decoded(tmp_path, accelerator, monkeypatch):
+    save_cats(tmp_path / "cats", 3)
+    def full(*args): raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"): cached_pictures(ImageFolder(tmp_path / "cats", SIZE), tmp_path, accelerator, progress=False)
+    assert not list(tmp_path.glob("pictures-*"))
+
+
+def test_tokens_of_more_pictures_than_a_gpu_holds(monkeypatch):
+    device, cats = pytest.importorskip("device"), drawn_cats(40, size=SIZE)
+    monkeypatch.setattr(training, "MOST_HELD", 0)
+    found = tokenize(tiny_maskgit().vqgan.to(device.DEVICE), Pictures(to_uint8(cats)), progress=False)
+    assert torch.equal(found, tokenize(tiny_maskgit().vqgan, cats, progress=False))
+
+
+def test_a_cache_is_found_by_another_way_to_the_folder(tmp_path, monkeypatch):
+    save_cats(tmp_path / "cats", 2)
+    monkeypatch.chdir(tmp_path)
+    assert len({fingerprint(ImageFolder(name, SIZE)) for name in ("cats", "./cats", tmp_path / "cats", tmp_path / "cats" / ".." / "cats")}) == 1

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from maskgit_nb import training
 from maskgit_nb.inpainting import MaskGIT
 from maskgit_nb.training import (
     EMA,
+    FreshCats,
     RunLog,
     TrainConfig,
     VQGANLoss,
@@ -527,7 +529,7 @@ def test_another_optimizer_is_refused(make_maskgit, tmp_path):
 @pytest.mark.parametrize("stage", ["vqgan", "maskgit"])
 def test_a_run_begun_anew_loses_nothing_of_the_old_one(make_maskgit, tmp_path, stage):
     def contents(folder: Path) -> dict:
-        files = (path for path in folder.rglob("*") if path.is_file() and "tokens" not in path.name)
+        files = (path for path in folder.rglob("*") if path.is_file() and "tokens" not in path.name and path.name != ".lock")
         return {str(path.relative_to(folder)): path.read_bytes() for path in files}
     fit(stage, make_maskgit(), tmp_path, FAST)
     first = contents(tmp_path)
@@ -536,6 +538,52 @@ def test_a_run_begun_anew_loses_nothing_of_the_old_one(make_maskgit, tmp_path, s
     fit(stage, make_maskgit(), tmp_path, replace(FAST, steps=2), resume=False)
     assert contents(tmp_path / "before-1") == first and max(steps(RunLog.read(tmp_path / "before-2"))) == 3
     assert max(steps(fit(stage, make_maskgit(), tmp_path, replace(FAST, steps=4)))) == 4  # the newest run is gone on with
+
+
+def test_another_first_stage_is_refused(make_maskgit, tmp_path):
+    fit("maskgit", make_maskgit(), tmp_path, FAST)
+    other = MaskGIT(make_maskgit(1).vqgan, make_maskgit().transformer)
+    with pytest.raises(ValueError, match="vqgan .* .was"): fit("maskgit", other, tmp_path, replace(FAST, steps=9))
+
+
+def test_another_kind_of_data_is_refused_and_more_of_it_is_said(make_maskgit, tmp_path, capsys):
+    fit_vqgan(make_maskgit().vqgan, Images(), tmp_path, FAST, device="cpu")
+    fit_vqgan(make_maskgit().vqgan, Images(20), tmp_path, replace(FAST, steps=9), device="cpu")
+    assert "images 20 (was 12)" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="stream FreshCats .was none."):
+        fit_vqgan(make_maskgit().vqgan, FreshCats(size=16), tmp_path, replace(FAST, steps=10), device="cpu")
+
+
+def test_a_second_run_in_a_folder_is_refused_while_the_first_is_at_work(make_maskgit, tmp_path):
+    with training.hold_folder(tmp_path), pytest.raises(ValueError, match="another run is at work in"):
+        fit("vqgan", make_maskgit(), tmp_path, FAST)
+    assert max(steps(fit("vqgan", make_maskgit(), tmp_path, FAST))) == 8
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.bin", "custom_checkpoint_0.pkl", "settings.json"])
+def test_a_damaged_checkpoint_is_named(make_maskgit, tmp_path, name):
+    fit("maskgit", make_maskgit(), tmp_path, FAST)
+    newest = find_checkpoints(tmp_path)[-1]
+    (newest / name).write_bytes((newest / name).read_bytes()[:20])
+    if name == "settings.json": assert max(steps(fit("maskgit", make_maskgit(), tmp_path, replace(FAST, steps=9)))) == 9; return
+    with pytest.raises(ValueError, match=f"{newest.name} does not fit this model, or is damaged .*remove it"):
+        fit("maskgit", make_maskgit(), tmp_path, replace(FAST, steps=9))
+    shutil.rmtree(newest)
+    assert max(steps(fit("maskgit", make_maskgit(), tmp_path, replace(FAST, steps=9)))) == 9
+
+
+def test_settings_of_any_kind_can_be_kept(make_maskgit, tmp_path):
+    def gamma(u: float, power: int) -> float: return 1 - u**power
+    config = replace(FAST, steps=2, lr=np.float32(1e-3))
+    rows = fit("maskgit", make_maskgit(), tmp_path, config, schedule=partial(gamma, power=2), hole_share=np.float32(0.5))
+    kept = json.loads((find_checkpoints(tmp_path)[-1] / "settings.json").read_text())
+    assert max(steps(rows)) == 2 and kept["schedule"] == "gamma" and kept["hole_share"] == 0.5 and kept["lr"] == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("options", [dict(hole_share=2.0), dict(hole_share=-0.5), dict(label_smoothing=1.0), dict(label_smoothing=-1.0)])
+def test_shares_outside_their_range_are_named_before_any_work(make_maskgit, tmp_path, options):
+    with pytest.raises(ValueError, match="hole_share must be within"): fit("maskgit", make_maskgit(), tmp_path / "run", FAST, **options)
+    assert not (tmp_path / "run").exists()
 
 
 # --- compiled, and in half precision ------------------------------------------------------------------------------------------
