@@ -414,7 +414,7 @@ class RunLog:
         row["seconds"] = round(time.perf_counter() - self.began, 1)
         self.rows.append(row)
         if self.writer:
-            with self.path.open("a") as file: file.write(json.dumps(row) + "\n")
+            with self.path.open("a") as file: file.write(json.dumps(row, default=float) + "\n")
 
     def is_best(self, name: str) -> bool:
         "Whether the last row that has `name` has its lowest value so far."

@@ -31,7 +31,8 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     "The files that take longest first, so that no core has nothing to do while the last of them runs on another."
-    longest = ("test_lab", "test_notebooks", "test_site", "test_exercises")
+    longest = ("test_lab", "test_notebooks", "test_site", "test_exercises", "test_cli", "test_fid", "test_gpu_programme", "test_processes", "test_widgets",
+               "test_training", "test_device", "test_experiments", "test_properties")
     items.sort(key=lambda item: longest.index(item.path.stem) if item.path.stem in longest else len(longest))
 
 
