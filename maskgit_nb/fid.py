@@ -20,7 +20,7 @@ from .inpainting import composite
 __all__ = ['Images', 'Network', 'NETWORKS', 'ALEXNET_URL', 'statistics', 'spread_overlap', 'frechet_distance', 'as_levels',
            'read_levels', 'picture_batches', 'image_features', 'random_network', 'lite_network', 'hub_weights',
            'inception_network', 'get_network', 'read_statistics', 'fid', 'mean_kernel', 'kernel_distance',
-           'kernel_distance_spread', 'sample_size_curve', 'record_sample_sizes', 'inside_balls', 'precision_recall',
+           'kernel_distance_spread', 'sample_size_curve', 'record_sample_sizes', 'within_radius', 'precision_recall',
            'check_pairs', 'hole_psnr', 'hole_ssim', 'hole_lpips', 'biharmonic', 'opencv_inpaint', 'baselines', 'score',
            'score_table', 'Fingerprints', 'fingerprints', 'Leak', 'find_leaks']
 
@@ -175,8 +175,7 @@ def fid(real: Images, made: Images, network: Network | None = None) -> float:
     Fréchet distance but no FID. Errors as those of `image_features`, `inception_network` and `read_statistics`."""
     ready = {i: read_statistics(x) for i, x in enumerate((real, made)) if isinstance(x, (str, Path)) and Path(x).suffix.lower() == ".npz"}
     if network is None and len(ready) < 2: network = inception_network()
-    sides = [ready[i] if i in ready else statistics(image_features(x, network)) for i, x in enumerate((real, made))]
-    return frechet_distance(*sides)
+    return frechet_distance(*(ready[i] if i in ready else image_features(x, network) for i, x in enumerate((real, made))))
 
 # %% ../nbs/10_fid.ipynb #10-045
 def mean_kernel(x: np.ndarray, y: np.ndarray, itself: bool = False) -> float:
@@ -248,19 +247,29 @@ def record_sample_sizes(images: Images, network: str, out: str | Path, sizes: Se
     return record
 
 # %% ../nbs/10_fid.ipynb #10-059
-def inside_balls(points: np.ndarray, centres: np.ndarray, k: int) -> float:
-    "Share of `points` (N,D) in the union of balls around `centres` (M,D) that reach to their k-th nearest other centre."
-    points, centres = torch.as_tensor(points), torch.as_tensor(centres)
-    def distances(x: Tensor) -> Tensor: return torch.cdist(x, centres, compute_mode="donot_use_mm_for_euclid_dist")  # exact: a copy is at 0
-    radius = torch.cat([distances(block).kthvalue(k + 1, dim=1).values for block in centres.split(256)])  # the first is the centre itself
-    return torch.cat([(distances(block) <= radius).any(1) for block in points.split(256)]).double().mean().item()
+def within_radius(x: np.ndarray, y: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two masks: which rows of `x` (M,D) lie in a ball around a row of `y` (N,D) that reaches to its k-th nearest other row, and which
+    rows of `y` lie in such a ball of `x`. By products of blocks, whose rounding is given to the balls: a copy counts as at distance 0."""
+    x, y = (torch.as_tensor(z, dtype=torch.float64) for z in (x, y))
+    def squared(a: Tensor, b: Tensor, slack: float = 0.0) -> Tensor:
+        return (1 - slack) * (a.square().sum(1, keepdim=True) + b.square().sum(1)) - 2 * a @ b.T
+    def radius(z: Tensor) -> Tensor:  # the nearest is the row itself
+        return torch.cat([squared(block, z).kthvalue(k + 1, dim=1).values for block in z.split(1024)])
+    ball_x, ball_y, slack = radius(x), radius(y), 4 * x.shape[1] * torch.finfo(x.dtype).eps
+    in_y, in_x = [], torch.zeros(len(y), dtype=torch.bool)
+    for block, reach in zip(x.split(1024), ball_x.split(1024)):
+        distance = squared(block, y, slack)
+        in_y.append((distance <= ball_y).any(1))
+        in_x |= (distance <= reach[:, None]).any(0)
+    return torch.cat(in_y).numpy(), in_x.numpy()
 
 def precision_recall(x: np.ndarray, y: np.ndarray, k: int = 3) -> tuple[float, float]:
     """Precision and recall of made features `y` (N,D) against real ones `x` (M,D), each from 0 to 1 (Kynkäänniemi et al. 2019, eq. 1 and 2).
 
     ValueError unless k is from 1 to one less than the smaller number of rows."""
     if not 1 <= k < min(len(x), len(y)): raise ValueError(f"k must be from 1 to {min(len(x), len(y)) - 1}; got {k}")
-    return inside_balls(y, x, k), inside_balls(x, y, k)
+    in_made, in_real = within_radius(x, y, k)
+    return float(in_real.mean()), float(in_made.mean())
 
 # %% ../nbs/10_fid.ipynb #10-062
 def check_pairs(made: Tensor, real: Tensor, holes: Tensor) -> tuple[Tensor, Tensor, Tensor]:

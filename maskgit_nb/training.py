@@ -3,10 +3,10 @@
 # %% ../nbs/09_training.ipynb #09-003
 from __future__ import annotations
 import copy, hashlib, importlib.util, io, itertools, json, math, multiprocessing, os, random, shutil, signal, statistics, sys, threading, time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
 import numpy as np
@@ -27,52 +27,73 @@ from .transformer import BidirectionalTransformer
 from .vqgan import VQGAN, PatchDiscriminator, PerceptualLoss, VectorQuantizer, hinge_loss, perplexity, psnr, save_module
 
 # %% auto #0
-__all__ = ['MOST_HELD', 'FITTING', 'RATIOS', 'TrainConfig', 'warmup_cosine', 'make_optimizers', 'step_all', 'make_accelerator',
-           'prepare', 'hold_folder', 'run_in', 'EndlessBatches', 'read_ahead', 'take_batches', 'webdataset',
-           'write_shards', 'ShardStream', 'FreshCats', 'fingerprint', 'share_out', 'cached_pictures', 'decoded', 'EMA',
-           'find_checkpoints', 'remove_checkpoint', 'save_checkpoint', 'read_rows', 'RunLog', 'run_settings',
-           'changed_settings', 'read_settings', 'source_settings', 'set_aside', 'open_batches', 'newest_checkpoint',
-           'load_checkpoint', 'anyone_told_to_stop', 'terminated', 'mean_metrics', 'run_steps', 'VQGANLoss',
-           'image_gradients', 'validate_vqgan', 'VQGANState', 'fit_vqgan', 'tokenize', 'cached_tokens',
-           'truncated_normal', 'half', 'generator_on', 'training_masks', 'masked_losses', 'validate_maskgit',
-           'fit_maskgit']
+__all__ = ['MOST_HELD', 'FITTING', 'RATIOS', 'within', 'in_words', 'option', 'check_options', 'TrainConfig', 'warmup_cosine',
+           'make_optimizers', 'step_all', 'make_accelerator', 'prepare', 'hold_folder', 'run_in', 'EndlessBatches',
+           'read_ahead', 'take_batches', 'webdataset', 'write_shards', 'ShardStream', 'FreshCats', 'fingerprint',
+           'share_out', 'cached_pictures', 'decoded', 'EMA', 'find_checkpoints', 'remove_checkpoint', 'save_checkpoint',
+           'read_rows', 'RunLog', 'run_settings', 'changed_settings', 'read_settings', 'source_settings', 'set_aside',
+           'open_batches', 'newest_checkpoint', 'load_checkpoint', 'anyone_told_to_stop', 'terminated', 'mean_metrics',
+           'run_steps', 'VQGANLoss', 'image_gradients', 'validate_vqgan', 'VQGANState', 'fit_vqgan', 'tokenize',
+           'cached_tokens', 'truncated_normal', 'half', 'generator_on', 'training_masks', 'masked_losses',
+           'validate_maskgit', 'fit_maskgit']
 
 # %% ../nbs/09_training.ipynb #09-006
+def within(value: float, interval: str) -> bool:
+    "Whether a number lies in an interval such as \"[0,1)\", whose square bracket includes the end and whose round one does not."
+    low, high = map(float, interval[1:-1].split(","))
+    return (low <= value if interval[0] == "[" else low < value) and (value <= high if interval[-1] == "]" else value < high)
+
+def in_words(allowed: str | Sequence[str]) -> str:
+    "An interval, or names, as an error or a help text says it."
+    if not isinstance(allowed, str): return f"{', '.join(allowed[:-1])} or {allowed[-1]}"
+    low, high = allowed[1:-1].split(",")
+    return f"within {allowed}" if high != "inf" else f"at least {low}" if allowed[0] == "[" else f"above {low}"
+
+def option(default, allowed: str | Sequence[str]):
+    "A field of a dataclass that may have the values of an interval, or these names: see `check_options`."
+    return field(default=default, metadata=dict(allowed=allowed))
+
+def check_options(config) -> None:
+    "ValueError names the first `option` of a dataclass that has another value than it may."
+    for f in fields(config):
+        value, allowed = getattr(config, f.name), f.metadata.get("allowed")
+        if allowed is None: continue
+        good = within(value, allowed) if isinstance(allowed, str) else value in allowed
+        if not good: raise ValueError(f"{f.name} must be {in_words(allowed)}; got {value!r}")
+
+# %% ../nbs/09_training.ipynb #09-006b
 @dataclass(frozen=True)
 class TrainConfig:
     """How long and how to train. `steps` counts optimiser steps, each on `accumulate` batches of `batch_size` images.
 
-    `optimizer` is "adamw" or "muon". `lr` rises over `warmup` steps and falls along a cosine to zero. `clip` bounds the gradient's norm, `ema` is the decay
-    of the averaged weights that are shipped, `precision` is accelerate's "no", "bf16" or "fp16". Every so many steps a row
-    is logged, the model validated, a checkpoint saved, of which the newest `keep` stay. `compile`: through torch.compile.
-    `tracker` is one of accelerate's, such as "wandb"; "auto" is tensorboard if installed, "none" the log alone. `progress`:
-    show a bar. ValueError for a count below 1 or an unknown optimizer.
+    `optimizer`: "muon" is for the matrices of a transformer. `lr` rises over `warmup` steps and falls along a cosine to zero.
+    `clip` bounds the gradient's norm, `ema` is the decay of the averaged weights that are shipped, `precision` is accelerate's.
+    Every so many steps a row is logged, the model validated, a checkpoint saved, of which the newest `keep` stay. `compile`:
+    through torch.compile. `tracker` is one of accelerate's, such as "wandb"; "auto" is tensorboard if installed, "none" the
+    log alone. `progress`: show a bar. ValueError for a value that an option may not have.
     """
-    steps: int = 20_000
-    batch_size: int = 32
-    accumulate: int = 1
-    optimizer: str = "adamw"
-    lr: float = 3e-4
-    warmup: int = 500
-    beta1: float = 0.9
-    beta2: float = 0.96
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    ema: float = 0.999
-    precision: str = "no"
-    seed: int = 0
-    log_every: int = 50
-    validate_every: int = 1000
-    save_every: int = 1000
-    keep: int = 2
+    steps: int = option(20_000, "[1,inf)")
+    batch_size: int = option(32, "[1,inf)")
+    accumulate: int = option(1, "[1,inf)")
+    optimizer: str = option("adamw", ("adamw", "muon"))
+    lr: float = option(3e-4, "(0,inf)")
+    warmup: int = option(500, "[0,inf)")
+    beta1: float = option(0.9, "[0,1)")
+    beta2: float = option(0.96, "[0,1)")
+    weight_decay: float = option(0.01, "[0,inf)")
+    clip: float = option(1.0, "(0,inf]")
+    ema: float = option(0.999, "[0,1)")
+    precision: str = option("no", ("no", "bf16", "fp16"))
+    seed: int = option(0, "[0,4294967295]")
+    log_every: int = option(50, "[1,inf)")
+    validate_every: int = option(1000, "[1,inf)")
+    save_every: int = option(1000, "[1,inf)")
+    keep: int = option(2, "[1,inf)")
     compile: bool = False
     tracker: str = "auto"
     progress: bool = True
 
-    def __post_init__(self):
-        for name in ("steps", "batch_size", "accumulate", "log_every", "validate_every", "save_every", "keep"):
-            if getattr(self, name) < 1: raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        if self.optimizer not in ("adamw", "muon"): raise ValueError(f"optimizer must be adamw or muon; got {self.optimizer!r}")
+    def __post_init__(self): check_options(self)
 
 # %% ../nbs/09_training.ipynb #09-011
 def warmup_cosine(step: int, warmup: int, steps: int) -> float:
@@ -492,19 +513,24 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
         for group, lr in zip(schedule.optimizer.param_groups, schedule._last_lr): group["lr"] = lr
 
 def anyone_told_to_stop(accelerator: Accelerator, received: list) -> bool:
-    "Whether SIGTERM came to any of the processes: they stop together or not at all."
+    "Whether a signal to stop came to any of the processes: they stop together or not at all."
     if accelerator.num_processes == 1: return bool(received)
     return bool(accelerator.gather(torch.tensor([len(received)], device=accelerator.device)).any())
 
 # %% ../nbs/09_training.ipynb #09-051
 @contextmanager
 def terminated() -> Iterator[list]:
-    "Inside the block SIGTERM, by which clusters announce that they will stop a run, only fills the list that is yielded."
+    """Inside the block SIGTERM, by which clusters announce that they will stop a run, and Ctrl-C only fill the list that is yielded.
+    A second Ctrl-C stops at once."""
     received = []
+    def note(number: int, frame) -> None:
+        if number == signal.SIGINT and number in received: raise KeyboardInterrupt
+        received.append(number)
     if threading.current_thread() is not threading.main_thread(): yield received; return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try: yield received
-    finally: signal.signal(signal.SIGTERM, before)
+    finally:
+        for number, handler in before.items(): signal.signal(number, handler)
 
 def mean_metrics(accelerator: Accelerator, metrics: list[dict]) -> dict:
     "The mean of each figure over the micro-batches of a step and over all processes, as floats."
@@ -520,8 +546,8 @@ def run_steps(accelerator: Accelerator, micro_step: Callable, data: Dataset | Sh
     which a new lowest `best_by` calls `save_best(folder)`. Returns the log's rows.
 
     Batches and random draws depend on (seed, step) alone; a stream is read on from where its state is. With `resume` the newest checkpoint in
-    `out` is loaded first, and a change of `settings` is told; without, the run that `out` holds is moved aside. SIGTERM: saves a checkpoint (of
-    several processes, at the next row of the log), then SystemExit. FloatingPointError if the loss is not finite when it is to be logged
+    `out` is loaded first, and a change of `settings` is told; without, the run that `out` holds is moved aside. SIGTERM and Ctrl-C: saves a
+    checkpoint (of several processes, at the next row of the log), then SystemExit or KeyboardInterrupt. FloatingPointError if the loss is not finite when it is to be logged
     or saved. ValueError if the processes cannot share a batch equally, or the checkpoint is of another model.
     """
     share, remainder = divmod(config.batch_size, accelerator.num_processes)
@@ -563,7 +589,9 @@ def run_steps(accelerator: Accelerator, micro_step: Callable, data: Dataset | Sh
                 accelerator.log(found, step=step)
                 if save_best and accelerator.is_main_process and log.is_best(best_by): save_best(out / "best")
             if save_now or stop: save_checkpoint(accelerator, out, step, config.keep, settings)
-            if stop and step < config.steps: raise SystemExit(f"stopped by SIGTERM at step {step}, saved in {out}: run again to go on")
+            if stop and step < config.steps:
+                kind = KeyboardInterrupt if signal.SIGINT in received else SystemExit
+                raise kind(f"stopped at step {step}, saved in {out}: run again to go on")
     if accelerator.log_with: accelerator.end_training()
     accelerator.wait_for_everyone()
     return RunLog.read(out)
@@ -574,11 +602,13 @@ class VQGANLoss:
     """Weights of the VQGAN's loss beside |x - x_hat| and the quantizer's: `perceptual` on `PerceptualLoss` (0: not used),
     `adversarial` relative to the size of the reconstruction's gradient, from step `adversarial_start` on.
     Dead codes restart until `restart_until` of all steps; `usage_decay` is the memory of the share by which they count as dead."""
-    perceptual: float = 0.0
-    adversarial: float = 0.5
-    adversarial_start: int = 2000
-    restart_until: float = 0.7
-    usage_decay: float = 0.99
+    perceptual: float = option(0.0, "[0,inf)")
+    adversarial: float = option(0.5, "[0,inf)")
+    adversarial_start: int = option(2000, "[0,inf)")
+    restart_until: float = option(0.7, "[0,1]")
+    usage_decay: float = option(0.99, "[0,1)")
+
+    def __post_init__(self): check_options(self)
 
 # %% ../nbs/09_training.ipynb #09-063
 def image_gradients(made: Tensor, real: Tensor, loss: VQGANLoss, perceptual: PerceptualLoss | None, discriminator: nn.Module | None,
@@ -639,12 +669,13 @@ def fit_vqgan(model: VQGAN, images: Dataset | ShardStream | FreshCats, out: str 
     `validate_vqgan`. It trains on `device`, by default a GPU if there is one; afterwards, and when it is cut off, `model` is back where it was. An interrupted run
     continues from its newest checkpoint.
     """
+    if config.optimizer != "adamw": raise ValueError(f"optimizer must be adamw for the first stage: muon is for a transformer's matrices; got {config.optimizer!r}")
     settings = run_settings(config, model, **source_settings(images), decoder_only=decoder_only, **asdict(loss))
     with run_in(out, config, model, device) as (out, accelerator):
+        perceptual = PerceptualLoss().to(accelerator.device, memory_format=torch.channels_last) if loss.perceptual else None
         data = decoded(images, out, accelerator, config.progress)
         for part in (model.encoder, model.quantizer): part.requires_grad_(not decoder_only)
         discriminator = PatchDiscriminator()
-        perceptual = PerceptualLoss().to(accelerator.device, memory_format=torch.channels_last) if loss.perceptual else None
         ema = EMA(model, config.ema)
         model, discriminator = model.to(memory_format=torch.channels_last), discriminator.to(memory_format=torch.channels_last)
         model, *updates = prepare(accelerator, model, *make_optimizers(model, config))
@@ -654,7 +685,7 @@ def fit_vqgan(model: VQGAN, images: Dataset | ShardStream | FreshCats, out: str 
         quantizer = accelerator.unwrap_model(model).quantizer
         accelerator.register_for_checkpointing(VQGANState(ema, quantizer))
 
-        judge = accelerator.unwrap_model(discriminator)
+        judge, used = accelerator.unwrap_model(discriminator), []
 
         def micro_step(x: Tensor, step: int, rows: slice, generator: torch.Generator) -> dict:
             x = x.contiguous(memory_format=torch.channels_last)
@@ -672,7 +703,10 @@ def fit_vqgan(model: VQGAN, images: Dataset | ShardStream | FreshCats, out: str 
                     step_all(*updates_d)
                     metrics["discriminator"] = judged.detach()
             if step < loss.restart_until * config.steps and not decoder_only:
-                quantizer.restart_dead_codes(*accelerator.gather((rec.latents.detach(), rec.tokens)), generator, decay=loss.usage_decay)
+                used.append(accelerator.gather((rec.latents.detach(), rec.tokens)))
+                if accelerator.sync_gradients:  # once a step, however many batches it has
+                    quantizer.restart_dead_codes(*map(torch.cat, zip(*used)), generator, decay=loss.usage_decay)
+                    used.clear()
             return dict(loss=metrics["l1"] + rec.vq_loss.detach(), **metrics, vq=rec.vq_loss.detach())
 
         def on_step() -> dict:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from maskgit_nb import cli
-from maskgit_nb.cli import main
+from maskgit_nb.cli import main, make_parser, open_val
 from maskgit_nb.images import drawn_cats, find_split, random_holes, to_picture
 from maskgit_nb.inpainting import MaskGIT
 from maskgit_nb.training import RunLog, fit_maskgit
@@ -133,16 +133,70 @@ def test_resize_takes_pictures_of_any_size(weights, tmp_path):
     assert Image.open(tmp_path / "out" / "wide.png").size == (SIZE, SIZE)
 
 
-@pytest.mark.parametrize("options, expected", [
-    (["--schedule", "cosin"], "linear, cosine"), (["--steps", "0"], "steps"), (["--order", "left"], "confidence, halton"),
-    (["--temperature", "-1"], "temperature"), (["--top-p", "2"], "top_p"), (["--top-k", "0"], "top_k"), (["--dilate", "-1"], "dilate"),
-    (["--weights", "no-such-model"], "cats64-small"), (["--batch-size", "0"], "batch"),
+COMMANDS = {name: parser for action in make_parser()._actions if action.dest == "command" for name, parser in action.choices.items()}
+NEEDED = {"inpaint": ["x", "--hole", "m", "--out", "o"], "generate": ["--out", "o"], "train-vqgan": ["--data", "x", "--out", "o"],
+          "train": ["--data", "x", "--out", "o"], "fid": ["x", "y"]}
+TAKE_A_WORD = [(name, action) for name, parser in COMMANDS.items() for action in parser._actions if action.option_strings and action.nargs != 0]
+
+
+@pytest.mark.parametrize("command, action", [(name, action) for name, action in TAKE_A_WORD if action.type not in (None, Path) or action.choices],
+                         ids=lambda value: value if isinstance(value, str) else value.dest)
+def test_an_option_is_checked_before_any_work_and_its_range_is_in_the_help(command, action, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert action.type not in (int, float), "a bare number takes anything: add_option"
+    assert action.choices or any(word in action.help for word in ("at least", "above", "within"))
+    for wrong in ("nan", "-inf", "word", "-7", ""):
+        assert main([command, *NEEDED.get(command, []), f"{action.option_strings[0]}={wrong}"]) == 2
+        said = capsys.readouterr().err.strip().splitlines()
+        assert len(said) == 1 and said[0].startswith(f"maskgit-nb {command}: argument {action.option_strings[0]}") and wrong in said[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_options_but_names_and_places_are_checked():
+    free = {action.dest for _, action in TAKE_A_WORD if action.type in (None, Path) and not action.choices}
+    assert free == {"weights", "vqgan", "init", "data", "val", "tracker", "device", "hole", "out"}
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--schedule", "cosin"], "'linear', 'cosine'"), (["--steps", "0"], "a whole number, at least 1; got 0"), (["--steps", "2.5"], "a whole number"),
+    (["--order", "left"], "'halton'"), (["--temperature", "-1"], "at least 0"), (["--top-p", "2"], "within (0,1]"), (["--top-k", "0"], "at least 1"),
+    (["--dilate", "-1"], "at least 0"), (["--batch-size", "0"], "at least 1"), (["--sampling-temperature", "inf"], "at least 0"), (["--seed", "99999999999"], "within"),
 ])
-def test_bad_option_is_one_line(weights, pictures, tmp_path, capsys, options, expected):
+def test_bad_option_is_one_line(weights, pictures, tmp_path, capsys, options, words):
+    assert run(weights, *pictures, tmp_path / "out", *options) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and words in said[0]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options, words", [(["--weights", "no-such-model"], "cats64-small"), (["--sweet-spot", "0"], "sweet_spot")])
+def test_what_only_the_work_can_tell_is_one_line(weights, pictures, tmp_path, capsys, options, words):
     assert run(weights, *pictures, tmp_path / "out", *options) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("maskgit-nb: ") and expected in said
+    assert said.startswith("maskgit-nb: ") and words in said
     assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_examples_in_the_help_are_commands():
+    for name, parser in COMMANDS.items():
+        words = parser.epilog.split()
+        assert words[:3] == ["example:", "maskgit-nb", name] and make_parser().parse_args(words[2:]).command == name
+
+
+def test_device_may_stand_before_the_command_and_after_it(capsys):
+    for argv in (["--device", "cpu", "info"], ["info", "--device", "cpu"], ["--device", "gpu", "info", "--device", "cpu"]): assert main(argv) == 0
+    assert main(["info", "--device", "gpu"]) == 1
+    assert "--device must be cpu" in capsys.readouterr().err
+
+
+def test_an_error_of_another_library_says_so_and_traceback_shows_it(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "find_weights", lambda name: np.zeros(3).reshape(2, 2))
+    assert main(["info"]) == 1
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and "ValueError in test_cli.py" in said[0] and "--traceback" in said[0]
+    with pytest.raises(ValueError, match="reshape"): main(["info", "--traceback"])
+    assert main(["info", "no-such-model"]) == 1
+    assert "--traceback" not in capsys.readouterr().err
 
 
 def test_empty_folder_and_missing_paths(weights, pictures, tmp_path, capsys):
@@ -231,8 +285,8 @@ def test_train_on_what_is_not_there(tmp_path, capsys):
     assert main(["train-vqgan", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "v")]) == 1
     assert str(tmp_path / "none") in capsys.readouterr().err
     assert not (tmp_path / "v").exists()
-    assert main(["train", "--data", "drawn:2", "--preset", "huge", "--out", str(tmp_path / "t")]) == 1
-    assert "tiny, small, lab, paper" in capsys.readouterr().err
+    assert main(["train", "--data", "drawn:2", "--preset", "huge", "--out", str(tmp_path / "t")]) == 2
+    assert "'tiny', 'small', 'lab', 'paper'" in capsys.readouterr().err
 
 
 def test_info_names_the_shipped_weights(capsys):
@@ -241,9 +295,9 @@ def test_info_names_the_shipped_weights(capsys):
 
 
 def test_help_of_every_command(capsys):
-    for command in ((), ("inpaint",), ("generate",), ("demo",), ("train-vqgan",), ("train",), ("info",)):
-        with pytest.raises(SystemExit) as stop: main([*command, "--help"])
-        assert stop.value.code == 0 and "usage: maskgit-nb" in capsys.readouterr().out
+    for command in ((), *((name,) for name in COMMANDS)):
+        assert main([*command, "--help"]) == 0
+        assert "usage: maskgit-nb" in capsys.readouterr().out
 
 
 def test_the_labs_747_pictures_through_one_command(cats_data, tmp_path):
@@ -270,3 +324,49 @@ def test_what_training_must_not_begin_with_is_one_sentence(tmp_path, capsys, opt
     said = capsys.readouterr().err.strip().splitlines()
     assert status == 1 and len(said) == 1 and words in said[0]
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["transformer.safetensors", "vqgan.safetensors"]
+
+
+def test_drawn_cats_to_validate_on_are_not_among_those_trained_on():
+    trained = {x.numpy().tobytes() for x in drawn_cats(300)}
+    assert not trained & {x.numpy().tobytes() for x in open_val("drawn:256", 64)}
+    assert len(open_val("drawn:1000", 64)) == 256
+
+
+def test_a_preset_takes_the_size_of_its_vqgan(weights, make_maskgit, tmp_path):
+    assert main(["train", "--vqgan", str(weights), "--preset", "tiny", "--data", "drawn:4", "--steps", "1", "--batch-size", "2", "--device", "cpu",
+                 "--tracker", "none", "--out", str(tmp_path)]) == 0
+    ours, theirs = BidirectionalTransformer.from_pretrained(tmp_path).config, make_maskgit(0).vqgan.config
+    assert (ours.num_tokens, ours.codebook_size, ours.code_dim, ours.dim) == (theirs.grid**2, theirs.codebook_size, theirs.latent_dim, 192)
+
+
+def test_what_is_not_installed_is_said_before_a_picture_is_read(monkeypatch, tmp_path, capsys):
+    def missing(*args): raise ImportError("needs: pip install 'maskgit_nb[perceptual]'")
+    def read(*args): raise AssertionError("pictures were read first")
+    for name in ("open_data", "open_val"): monkeypatch.setattr(cli, name, read)
+    command = ["train-vqgan", "--data", "drawn:2", "--val", "drawn:2", "--out", str(tmp_path / "v")]
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "PerceptualLoss", missing)
+        assert main([*command, "--perceptual", "1"]) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "get_network", missing)
+        assert main([*command, "--rfd", "lite0"]) == 1
+    assert main([*command, "--decoder-only"]) == 1
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 3 and "name it with --init" in said[2] and not (tmp_path / "v").exists()
+
+
+def test_a_study_on_drawn_cats_says_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(cli, "run_experiment", lambda *args, **options: [])
+    for value, said in ((None, True), (str(tmp_path), False)):
+        if value is None: monkeypatch.delenv("MASKGIT_NB_DATA", raising=False)
+        else: monkeypatch.setenv("MASKGIT_NB_DATA", value)
+        assert main(["experiment", "baselines", "--out", str(tmp_path)]) == 0
+        assert ("MASKGIT_NB_DATA is not set: these are figures of drawn cats" in capsys.readouterr().err) == said
+
+
+def test_ctrl_c_says_where_the_run_was_saved(monkeypatch, capsys):
+    for words, expected in (("stopped at step 7, saved in runs: run again to go on",) * 2, ("", "stopped")):
+        def interrupted(*args): raise KeyboardInterrupt(words) if words else KeyboardInterrupt
+        monkeypatch.setattr(cli, "find_weights", interrupted)
+        assert main(["info"]) == 130
+        assert capsys.readouterr().err.strip() == f"maskgit-nb: {expected}"

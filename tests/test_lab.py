@@ -1,4 +1,4 @@
-"In a real browser, JupyterLab runs every lesson from its first cell to its last, its widgets answer to mouse and keys, and so they do in Voila."
+"In a real browser JupyterLab runs the lessons that need more than a Python shell, widgets answer to mouse and keys, and so they do in Voila."
 import json
 import os
 import re
@@ -17,7 +17,8 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LESSONS = sorted(path.stem for path in (ROOT / "nbs").glob("*.ipynb"))
+# One for each kind of widget, and the one that starts processes from a kernel; nbdev_test runs all lessons.
+LESSONS = ["00_images", "02_attention", "05_schedules", "07_inpainting", "08_widgets", "09_training"]
 TOKEN = "learner"
 
 # The commands are dropped in silence until the notebook and its kernel are ready.

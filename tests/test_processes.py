@@ -68,10 +68,11 @@ def test_run_killed_ten_times_ends_as_an_undisturbed_one(processes, tmp_path):
     for name, value in weights[0].items(): torch.testing.assert_close(value, weights[1][name], atol=1e-6, rtol=0)
 
 
-def test_sigterm_saves_and_exits(processes, tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_signal_to_stop_saves_and_exits(processes, tmp_path, sent):
     process = launch(processes, tmp_path, steps=100_000)
     while not RunLog.read(tmp_path): time.sleep(0.02)
-    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, sent)
     process.join(20)
     last = RunLog.read(tmp_path)[-1]["step"]
     assert process.exitcode == 1 and find_checkpoints(tmp_path)[-1].name == f"checkpoint-{last:08d}"

@@ -1,8 +1,10 @@
 "Training as it happens: loss falls, accumulation adds up, runs are killed and resumed, and what is written is whole or absent."
+import itertools
 import json
 import math
 import shutil
-from dataclasses import replace
+import signal
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -33,12 +35,13 @@ from maskgit_nb.training import (
     prepare,
     run_steps,
     step_all,
+    terminated,
     tokenize,
     training_masks,
     warmup_cosine,
 )
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
-from maskgit_nb.vqgan import VQGAN, PatchDiscriminator, VQGANConfig, hinge_loss
+from maskgit_nb.vqgan import VQGAN, PatchDiscriminator, VectorQuantizer, VQGANConfig, hinge_loss
 
 
 class Killed(BaseException):
@@ -395,7 +398,7 @@ def test_averaged_weights_are_what_is_written(make_maskgit, tmp_path):
 
 @pytest.mark.parametrize("kill_at, decay", [(15, 0.99), (27, 0.99), (15, 0.5)], ids=["early", "late", "codes restarting"])
 def test_resumed_vqgan_has_the_curve_of_an_undisturbed_one(make_maskgit, tmp_path, kill_at, decay):
-    loss, whole, resumed = VQGANLoss(adversarial_start=2, restart_until=2.0, usage_decay=decay), make_maskgit().vqgan, make_maskgit(1).vqgan
+    loss, whole, resumed = VQGANLoss(adversarial_start=2, restart_until=1.0, usage_decay=decay), make_maskgit().vqgan, make_maskgit(1).vqgan
     expected = fit_vqgan(whole, Images(), tmp_path / "whole", FAST, loss, val=Images(5).images, device="cpu")
     with pytest.raises(Killed):
         fit_vqgan(make_maskgit().vqgan, Images(kill_at=kill_at), tmp_path / "killed", FAST, loss, val=Images(5).images, device="cpu")
@@ -641,6 +644,54 @@ def test_bf16_trains_on_a_cpu_as_float32_does(make_maskgit, tmp_path, quick_comp
     assert weights and not any(value.dtype in (torch.bfloat16, torch.float64) for value in weights)
 
 
-@pytest.mark.parametrize("name", ["steps", "batch_size", "accumulate", "log_every", "validate_every", "save_every", "keep"])
-def test_settings_below_one_are_named(name):
-    with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"): TrainConfig(**{name: 0})
+OUTSIDE = [(TrainConfig, {name: 0}) for name in ("steps", "batch_size", "accumulate", "log_every", "validate_every", "save_every", "keep", "lr", "clip")]
+OUTSIDE += [(TrainConfig, dict(ema=2)), (TrainConfig, dict(ema=1.0)), (TrainConfig, dict(warmup=-5)), (TrainConfig, dict(clip=-1.0)), (TrainConfig, dict(lr=math.nan)),
+            (TrainConfig, dict(beta2=1.0)), (TrainConfig, dict(weight_decay=-0.1)), (TrainConfig, dict(seed=2**32)), (TrainConfig, dict(precision="half")),
+            (TrainConfig, dict(optimizer="sgd")), (VQGANLoss, dict(perceptual=-1.0)), (VQGANLoss, dict(adversarial=math.nan)), (VQGANLoss, dict(restart_until=1.5)),
+            (VQGANLoss, dict(adversarial_start=-1)), (VQGANLoss, dict(usage_decay=1.0))]
+
+
+@pytest.mark.parametrize("kind, given", OUTSIDE, ids=lambda value: next(iter(value)) if isinstance(value, dict) else "")
+def test_settings_outside_of_their_range_are_named(kind, given):
+    (name, value), = given.items()
+    with pytest.raises(ValueError) as refused: kind(**given)
+    assert str(refused.value).startswith(f"{name} must be ") and str(refused.value).endswith(f"; got {value!r}")
+    with pytest.raises(ValueError, match=name): replace(kind(), **given)
+
+
+def test_clip_may_be_without_bound_and_every_number_has_a_range():
+    assert TrainConfig(clip=math.inf).clip == math.inf
+    for kind in (TrainConfig, VQGANLoss):
+        for f in fields(kind): assert ("allowed" in f.metadata) == (f.name not in ("compile", "progress", "tracker")), f.name
+
+
+def test_the_first_stage_refuses_an_optimizer_for_transformers(make_maskgit, tmp_path):
+    with pytest.raises(ValueError, match="optimizer must be adamw for the first stage"): fit("vqgan", make_maskgit(), tmp_path / "run", replace(FAST, optimizer="muon"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_dead_codes_restart_once_a_step_by_all_of_its_images(make_maskgit, tmp_path, monkeypatch):
+    counted = []
+    monkeypatch.setattr(VectorQuantizer, "restart_dead_codes", lambda self, latents, tokens, *args, **options: counted.append((len(latents), len(tokens))))
+    fit("vqgan", make_maskgit(), tmp_path, replace(FAST, steps=4, batch_size=2, accumulate=3))
+    assert counted == [(6, 6)] * 2  # of four steps the first 70 %, less one: step < 2.8
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    with pytest.raises(KeyboardInterrupt), terminated() as received:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert received == [signal.SIGINT, signal.SIGTERM]
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it went on")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_ends_a_run_where_it_can_go_on(make_maskgit, tmp_path):
+    model = make_maskgit()
+    calls = itertools.count()
+    model.transformer.register_forward_pre_hook(lambda *args: signal.raise_signal(signal.SIGINT) if next(calls) == 4 else None)
+    with pytest.raises(KeyboardInterrupt, match="stopped at step 5, saved in .*: run again to go on"): fit("maskgit", model, tmp_path / "cut", FAST)
+    assert find_checkpoints(tmp_path / "cut")[-1].name == "checkpoint-00000005"
+    cut, whole = (fit("maskgit", make_maskgit(), tmp_path / name, FAST) for name in ("cut", "whole"))
+    assert [(row["step"], row["loss"]) for row in cut if "loss" in row] == [(row["step"], row["loss"]) for row in whole if "loss" in row]
