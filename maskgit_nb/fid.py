@@ -250,7 +250,7 @@ def record_sample_sizes(images: Images, network: str, out: str | Path, sizes: Se
 def within_radius(x: np.ndarray, y: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Two masks: which rows of `x` (M,D) lie in a ball around a row of `y` (N,D) that reaches to its k-th nearest other row, and which
     rows of `y` lie in such a ball of `x`. By products of blocks, whose rounding is given to the balls: a copy counts as at distance 0."""
-    x, y = (torch.as_tensor(z, dtype=torch.float64) for z in (x, y))
+    x, y = (torch.as_tensor(z, dtype=torch.float64) - torch.as_tensor(x, dtype=torch.float64).mean(0) for z in (x, y))
     def squared(a: Tensor, b: Tensor, slack: float = 0.0) -> Tensor:
         return (1 - slack) * (a.square().sum(1, keepdim=True) + b.square().sum(1)) - 2 * a @ b.T
     def radius(z: Tensor) -> Tensor:  # the nearest is the row itself

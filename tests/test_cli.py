@@ -139,7 +139,7 @@ NEEDED = {"inpaint": ["x", "--hole", "m", "--out", "o"], "generate": ["--out", "
 TAKE_A_WORD = [(name, action) for name, parser in COMMANDS.items() for action in parser._actions if action.option_strings and action.nargs != 0]
 
 
-@pytest.mark.parametrize("command, action", [(name, action) for name, action in TAKE_A_WORD if action.type not in (None, Path) or action.choices],
+@pytest.mark.parametrize("command, action", [pair for pair in TAKE_A_WORD if pair[1].type not in (None, Path) or pair[1].choices],
                          ids=lambda value: value if isinstance(value, str) else value.dest)
 def test_an_option_is_checked_before_any_work_and_its_range_is_in_the_help(command, action, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -160,7 +160,8 @@ def test_all_options_but_names_and_places_are_checked():
 @pytest.mark.parametrize("options, words", [
     (["--schedule", "cosin"], "'linear', 'cosine'"), (["--steps", "0"], "a whole number, at least 1; got 0"), (["--steps", "2.5"], "a whole number"),
     (["--order", "left"], "'halton'"), (["--temperature", "-1"], "at least 0"), (["--top-p", "2"], "within (0,1]"), (["--top-k", "0"], "at least 1"),
-    (["--dilate", "-1"], "at least 0"), (["--batch-size", "0"], "at least 1"), (["--sampling-temperature", "inf"], "at least 0"), (["--seed", "99999999999"], "within"),
+    (["--dilate", "-1"], "at least 0"), (["--batch-size", "0"], "at least 1"), (["--sampling-temperature", "inf"], "at least 0"),
+    (["--seed", "99999999999"], "within"),
 ])
 def test_bad_option_is_one_line(weights, pictures, tmp_path, capsys, options, words):
     assert run(weights, *pictures, tmp_path / "out", *options) == 2

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pytorch_fid.fid_score import calculate_frechet_distance, save_fid_stats
+from scipy.spatial import distance
 
 from maskgit_nb.fid import (
     as_levels,
@@ -202,6 +203,19 @@ def test_precision_and_recall_by_brute_force(k: int):
         return (np.linalg.norm(points[:, None] - centres, axis=2) <= radius).any(1).mean()
     assert precision_recall(x, y, k) == pytest.approx((share(y, x), share(x, y)))
     assert precision_recall(x, x, k) == (1, 1)
+
+
+def test_precision_and_recall_across_blocks_and_of_copies_far_from_zero():
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(2, 1500, 16))
+    def share(points, centres):
+        radius = np.sort(distance.cdist(centres, centres), axis=1)[:, 3]
+        return (distance.cdist(points, centres) <= radius).any(1).mean()
+    assert precision_recall(x, y) == (share(y, x), share(x, y))
+    few = 1000 + draw.normal(size=(20, 500)).astype(np.float32)  # balls of radius 0, of which rounding must not lose the copies
+    thrice = np.repeat(few, 3, axis=0)
+    assert precision_recall(thrice, draw.permutation(thrice), k=2) == (1, 1)
+    assert precision_recall(thrice, np.repeat(few + np.float32(1e-3), 3, axis=0), k=2) == (0, 0)
 
 
 def test_sample_size_curve_compares_rows_with_others():

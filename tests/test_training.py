@@ -644,11 +644,13 @@ def test_bf16_trains_on_a_cpu_as_float32_does(make_maskgit, tmp_path, quick_comp
     assert weights and not any(value.dtype in (torch.bfloat16, torch.float64) for value in weights)
 
 
-OUTSIDE = [(TrainConfig, {name: 0}) for name in ("steps", "batch_size", "accumulate", "log_every", "validate_every", "save_every", "keep", "lr", "clip")]
-OUTSIDE += [(TrainConfig, dict(ema=2)), (TrainConfig, dict(ema=1.0)), (TrainConfig, dict(warmup=-5)), (TrainConfig, dict(clip=-1.0)), (TrainConfig, dict(lr=math.nan)),
-            (TrainConfig, dict(beta2=1.0)), (TrainConfig, dict(weight_decay=-0.1)), (TrainConfig, dict(seed=2**32)), (TrainConfig, dict(precision="half")),
-            (TrainConfig, dict(optimizer="sgd")), (VQGANLoss, dict(perceptual=-1.0)), (VQGANLoss, dict(adversarial=math.nan)), (VQGANLoss, dict(restart_until=1.5)),
-            (VQGANLoss, dict(adversarial_start=-1)), (VQGANLoss, dict(usage_decay=1.0))]
+COUNTS = "steps", "batch_size", "accumulate", "log_every", "validate_every", "save_every", "keep"
+OUTSIDE = [(TrainConfig, {name: 0}) for name in (*COUNTS, "lr", "clip")]
+OUTSIDE += [(TrainConfig, given) for given in (
+    dict(ema=2), dict(ema=1.0), dict(warmup=-5), dict(clip=-1.0), dict(lr=math.nan), dict(beta2=1.0), dict(weight_decay=-0.1), dict(seed=2**32),
+    dict(precision="half"), dict(optimizer="sgd"))]
+OUTSIDE += [(VQGANLoss, given) for given in (
+    dict(perceptual=-1.0), dict(adversarial=math.nan), dict(restart_until=1.5), dict(adversarial_start=-1), dict(usage_decay=1.0))]
 
 
 @pytest.mark.parametrize("kind, given", OUTSIDE, ids=lambda value: next(iter(value)) if isinstance(value, dict) else "")
@@ -666,7 +668,8 @@ def test_clip_may_be_without_bound_and_every_number_has_a_range():
 
 
 def test_the_first_stage_refuses_an_optimizer_for_transformers(make_maskgit, tmp_path):
-    with pytest.raises(ValueError, match="optimizer must be adamw for the first stage"): fit("vqgan", make_maskgit(), tmp_path / "run", replace(FAST, optimizer="muon"))
+    config = replace(FAST, optimizer="muon")
+    with pytest.raises(ValueError, match="optimizer must be adamw for the first stage"): fit("vqgan", make_maskgit(), tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
 
 
