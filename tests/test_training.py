@@ -698,3 +698,12 @@ def test_ctrl_c_ends_a_run_where_it_can_go_on(make_maskgit, tmp_path):
     assert find_checkpoints(tmp_path / "cut")[-1].name == "checkpoint-00000005"
     cut, whole = (fit("maskgit", make_maskgit(), tmp_path / name, FAST) for name in ("cut", "whole"))
     assert [(row["step"], row["loss"]) for row in cut if "loss" in row] == [(row["step"], row["loss"]) for row in whole if "loss" in row]
+
+
+def test_tokens_of_many_codes_are_kept_whole(make_maskgit, tmp_path):
+    vqgan = VQGAN(replace(make_maskgit().vqgan.config, codebook_size=40_000))
+    tokens = vqgan.encode(Images(64).images)
+    assert tokens.max() >= 2**15  # more than an int16 holds
+    assert torch.equal(tokenize(vqgan, Images(64), progress=False).long(), tokens)
+    kept = cached_tokens(vqgan, Images(64), tmp_path, make_accelerator(TrainConfig(), "cpu"), progress=False)
+    assert torch.equal(kept.long(), tokens)
