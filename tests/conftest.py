@@ -59,6 +59,20 @@ def maskgit() -> MaskGIT:
     return tiny_maskgit().requires_grad_(False)
 
 
+# Adam divides a gradient by its size, or by 1e-8 if that is more, so where the gradient should be 0 what rounding left of it decides the step: in float32
+# as large as the learning rate, and another on every processor; in float64, where rounding leaves 1e-16, at most 1e-8 of it.
+IN_DOUBLE = "import torch; torch.set_default_dtype(torch.float64); torch.Tensor.float = torch.Tensor.double"
+
+
+@pytest.fixture
+def in_double(monkeypatch: pytest.MonkeyPatch):
+    "For tests in which two ways of computing train alike: the bound of their difference is that of float64."
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.fixture(scope="session")
 def processes():
     "Starts processes that have imported, once for all, what takes seconds in lessons and training; torch._dynamo is what the first optimizer asks for."
