@@ -34,11 +34,11 @@ def run(path: Path) -> None:
     NotebookClient(notebook, timeout=600, kernel_name="python3", extra_arguments=["--IPKernelApp.log_level=ERROR"],
                    resources={"metadata": {"path": path.parent}}).execute()
     took, kind = time.perf_counter() - start, "gpu" if GPU else "cpu"
-    recorded = json.loads(TIMES.read_text()) if TIMES.exists() else {}
+    recorded = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.exists() else {}
     times = recorded.setdefault(path.stem, {})
     if abs(took - times.get(kind, 0)) > times.get(kind, 0) / 3:
         times |= {kind: round(took, 1)} | ({"gpu_name": GPU} if GPU else {"cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__})
-        TIMES.write_text(json.dumps(dict(sorted(recorded.items())), indent=1) + "\n")
+        TIMES.write_text(json.dumps(dict(sorted(recorded.items())), indent=1) + "\n", encoding="utf-8")
     notebook.cells[0].source = re.sub(r"Time: [^.]*\.", time_line(times), notebook.cells[0].source, count=1)
     nbformat.write(notebook, path)
     print(f"{path.stem}: {took:.0f} s", flush=True)

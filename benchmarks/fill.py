@@ -25,7 +25,7 @@ SHIPPED = Path("maskgit_nb/weights/cats64-small")
 
 def read_parts(folder: Path, rehearsal: bool) -> dict[str, dict]:
     "The parts in `folder` that measured anything, by name. SystemExit if there is none, or an unwanted rehearsal."
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     def measured(part: dict) -> bool: return any(row["ok"] and "skipped" not in row for row in part.get("rows", []))
     parts = {part["part"]: part for part in found if measured(part)}
     if not parts: raise SystemExit(f"{folder} holds no measurements of benchmarks.gpu")
@@ -35,8 +35,8 @@ def read_parts(folder: Path, rehearsal: bool) -> dict[str, dict]:
 
 
 def update_json(path: Path, change: Callable[[dict], dict]) -> None:
-    old = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps(change(old), indent=1) + "\n")
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(change(old), indent=1) + "\n", encoding="utf-8")
 
 
 def good_rows(parts: dict, part: str, kind: str) -> list[dict]:
@@ -67,10 +67,10 @@ def fill_times(root: Path, parts: dict) -> None:
             return old | {lesson: times}
         update_json(root / "nbs/results/run_times.json", change)
         path, line = root / "nbs" / f"{lesson}.ipynb", notebook_runner(root).time_line(times)
-        notebook = json.loads(path.read_text())
+        notebook = json.loads(path.read_text(encoding="utf-8"))
         first = notebook["cells"][0]
         first["source"] = [re.sub(r"Time: [^.]*\.", line, text) for text in first["source"]]
-        path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+        path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def fill_throughput(root: Path, parts: dict) -> None:
@@ -141,27 +141,27 @@ def fill_weights(root: Path, folder: Path, part: dict) -> None:
     if set(part.get("record", {})) != {"vqgan", "transformer"}: raise SystemExit(f"{folder} does not hold both stages")
     shipped, card = root / SHIPPED, root / SHIPPED / "README.md"
     for name in ("vqgan.safetensors", "transformer.safetensors"): shutil.copyfile(folder / name, shipped / name)
-    (shipped / "training.json").write_text(json.dumps(part["record"], separators=(",", ":")) + "\n")
+    (shipped / "training.json").write_text(json.dumps(part["record"], separators=(",", ":")) + "\n", encoding="utf-8")
     model, size = MaskGIT.from_pretrained(shipped), sum(path.stat().st_size for path in shipped.glob("*.safetensors"))
     first, second = (f"{count_parameters(stage) / 1e6:.1f} M" for stage in (model.vqgan, model.transformer))
-    text = replace_once(r"A VQGAN \([\d.]+ M", f"A VQGAN ({first}", card.read_text())
+    text = replace_once(r"A VQGAN \([\d.]+ M", f"A VQGAN ({first}", card.read_text(encoding="utf-8"))
     text = replace_once(r"bidirectional transformer \([\d.]+ M", f"bidirectional transformer ({second}", text)
     text = replace_once(r"safetensors, [\d.]+ MB", f"safetensors, {size / 1e6:.1f} MB", text)
     text = replace_once(r"Trained on .*?`maskgit_nb\.images\.drawn_cats`\.", data_sentence(part), text)
     share = "Half" if part["photographs"] else "All"
     text = replace_once(r"\w+ of the training pictures were", f"{share} of the training pictures were", text)
     text = replace_once(r"## Training\n.*?(?=\n## )", training_section(part, model.vqgan.config.codebook_size), text)
-    card.write_text(text)
+    card.write_text(text, encoding="utf-8")
 
 
 def fill_table(root: Path, table: Path) -> None:
     "The card's table of results, from a file that `benchmarks/val_table.py` wrote."
-    card, found = root / SHIPPED / "README.md", json.loads(table.read_text())
+    card, found = root / SHIPPED / "README.md", json.loads(table.read_text(encoding="utf-8"))
     rows = ["| {name} | {fd:.2f} | {kid:.2f} | {hole_psnr:.2f} |\n".format(**row) for row in found["rows"]]
-    text = replace_once(r"(?<=\n\|---\|---\|---\|---\|\n)(\|[^\n]*\n)+", "".join(rows), card.read_text())
+    text = replace_once(r"(?<=\n\|---\|---\|---\|---\|\n)(\|[^\n]*\n)+", "".join(rows), card.read_text(encoding="utf-8"))
     options = json.dumps(found["options"])
     text = replace_once(r"\d+(?= validation pictures with the lab's)", str(found["images"]), text)
-    card.write_text(replace_once(r"options `[^`]*`, [\d-]+:", f"options `{options}`, {found['date']}:", text))
+    card.write_text(replace_once(r"options `[^`]*`, [\d-]+:", f"options `{options}`, {found['date']}:", text), encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -42,12 +42,12 @@ MODES = {"eager": None, "compiled": "default", "graphs": "reduce-overhead"}  # t
 LESSON = TrainConfig(steps=5000, batch_size=128, warmup=200, precision="bf16")  # of nbs/09_training.ipynb
 
 
-def read_json(path: Path) -> dict: return json.loads(path.read_text()) if path.exists() else {}
+def read_json(path: Path) -> dict: return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def write_json(path: Path, record: dict) -> None:
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
+    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 

@@ -90,7 +90,7 @@ def main() -> None:
         device = torch.cuda.get_device_name() if args.device == "cuda" else f"{os.cpu_count()} CPU cores ({platform.machine()})"
         command, date = shlex.join(["python", *sys.argv]), datetime.date.today().isoformat()
         result = dict(command=command, seed=0, date=date, device=device, torch=torch.__version__, rows=rows)
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
+        args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

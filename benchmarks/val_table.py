@@ -71,7 +71,7 @@ def main() -> None:
         device = f"{os.cpu_count()} CPU cores ({platform.machine()})"
         result = dict(command=command, options=args.options, images=len(images), data=data, seed=0, date=date, device=device, torch=torch.__version__,
                       rows=rows, places=places)
-        args.out.write_text(json.dumps(result) + "\n")
+        args.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -259,7 +259,7 @@ def record_run(args: argparse.Namespace, out: Path) -> None:
                gpu=torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else None, torch=torch.__version__,
                maskgit_nb=__version__, date=datetime.datetime.now().isoformat(timespec="seconds"))
     if PartialState(cpu=args.device == "cpu").is_main_process:
-        with (out / "runs.jsonl").open("a") as file: file.write(json.dumps(row) + "\n")
+        with (out / "runs.jsonl").open("a", encoding="utf-8") as file: file.write(json.dumps(row) + "\n")
 
 # %% ../nbs/12_cli.ipynb #12-033
 def train_vqgan(args: argparse.Namespace) -> int:

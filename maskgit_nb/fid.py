@@ -242,7 +242,7 @@ def record_sample_sizes(images: Images, network: str, out: str | Path, sizes: Se
                   torch=torch.__version__, seconds=round(time.perf_counter() - began, 1), rows=rows)
     partial = Path(f"{out}.partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(json.dumps(record, indent=1) + "\n")
+    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     partial.replace(out)
     return record
 

@@ -524,7 +524,7 @@ def read_gt_csv(path: str | Path) -> Tensor:
     A header row is skipped. ValueError names a row that has not 12,288 columns or holds anything but levels.
     """
     images, columns = [], 64 * 64 * 3
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         for number, row in enumerate(csv.reader(file), start=1):
             if not row or number == 1 and is_header(row): continue
             if len(row) != columns: raise ValueError(f"row {number} of {path} has {len(row)} columns; expected {columns}, a 64x64x3 image")

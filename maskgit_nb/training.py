@@ -144,7 +144,7 @@ def prepare(accelerator: Accelerator, module: nn.Module, optimizers: list, sched
 @contextmanager
 def hold_folder(out: Path) -> Iterator[None]:
     "Inside the block `out` is this process's. ValueError if it is another's already. Where the system cannot lock files, nothing happens."
-    with open(out / ".lock", "a") as lock:
+    with open(out / ".lock", "a", encoding="utf-8") as lock:
         try:
             import fcntl
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -334,10 +334,12 @@ def cached_pictures(images: ImageFolder, folder: Path, accelerator: Accelerator,
                 bar.update(len(levels))
         faults_of(accelerator.process_index).write_text(json.dumps(faults), encoding="utf-8")
         kept.flush()
+        del kept  # Windows renames no file that is mapped
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             parts = [faults_of(i) for i in range(accelerator.num_processes)]
-            faults = {place: fault for part in parts for place, fault in json.loads(part.read_text(encoding="utf-8")).items()}
+            found = [json.loads(part.read_text(encoding="utf-8")) for part in parts]
+            faults = {place: fault for part in found for place, fault in part.items()}
             path.with_suffix(".json").write_text(json.dumps(faults), encoding="utf-8")
             for part in parts: part.unlink()
             os.replace(partial, path)
@@ -413,7 +415,7 @@ def save_checkpoint(accelerator: Accelerator, out: Path, step: int, keep: int, s
 def read_rows(path: str | Path) -> list[dict]:
     "All whole rows of a file of one JSON object a line; none if there is no such file."
     rows = []
-    for line in Path(path).read_text().splitlines() if Path(path).exists() else []:
+    for line in Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []:
         try: rows.append(json.loads(line))
         except json.JSONDecodeError: continue  # a line cut off by a crash
     return rows
@@ -427,7 +429,7 @@ class RunLog:
         self.began = time.perf_counter() - (self.rows[-1].get("seconds", 0.0) if self.rows else 0.0)
         if not writer: return
         partial = out / "log.partial"
-        partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
         os.replace(partial, self.path)
 
     def write(self, **row) -> None:
@@ -435,7 +437,7 @@ class RunLog:
         row["seconds"] = round(time.perf_counter() - self.began, 1)
         self.rows.append(row)
         if self.writer:
-            with self.path.open("a") as file: file.write(json.dumps(row, default=float) + "\n")
+            with self.path.open("a", encoding="utf-8") as file: file.write(json.dumps(row, default=float) + "\n")
 
     def is_best(self, name: str) -> bool:
         "Whether the last row that has `name` has its lowest value so far."

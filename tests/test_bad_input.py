@@ -258,8 +258,8 @@ def test_truncated_file_is_named(tmp_path, form, share):
 
 def test_file_that_is_no_picture_is_named(tmp_path):
     (tmp_path / "a.png").touch()
-    (tmp_path / "b.png").write_text("no picture")
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "b.png").write_text("no picture", encoding="utf-8")
+    (tmp_path / "notes.txt").write_text("no picture", encoding="utf-8")
     Image.fromarray(COLOUR).save(tmp_path / "picture.of.unknown.name", "JPEG")
     for name in ("a.png", "b.png", "notes.txt"): names(refusal(load_image, tmp_path / name), "cannot read", tmp_path / name)
     names(refusal(load_image, tmp_path / "none.png", error=FileNotFoundError), tmp_path / "none.png")

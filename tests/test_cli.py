@@ -99,7 +99,7 @@ def test_truncated_file_is_named_and_the_others_are_done(weights, pictures, tmp_
     images, masks = pictures
     bad = images / "image_002.png"
     bad.write_bytes(bad.read_bytes()[:200])
-    (images / "notes.txt").write_text("not a picture, and not meant to be one")
+    (images / "notes.txt").write_text("not a picture, and not meant to be one", encoding="utf-8")
     assert run(weights, images, masks, tmp_path / "out") == 1
     said = capsys.readouterr()
     assert "image_002.png" in said.err and "4 of 5" in said.out
@@ -209,10 +209,10 @@ def test_empty_folder_and_missing_paths(weights, pictures, tmp_path, capsys):
 
 
 def test_out_that_cannot_be_written(weights, pictures, tmp_path, capsys):
-    (tmp_path / "taken").write_text("a file where the folder should be")
+    (tmp_path / "taken").write_text("a file where the folder should be", encoding="utf-8")
     assert run(weights, *pictures, tmp_path / "taken") == 1
     assert "cannot write to --out" in capsys.readouterr().err
-    assert (tmp_path / "taken").read_text() == "a file where the folder should be"
+    assert (tmp_path / "taken").read_text(encoding="utf-8") == "a file where the folder should be"
     assert run(weights, *pictures, Path("/proc/maskgit")) == 1
 
 
@@ -238,7 +238,7 @@ def test_train_both_stages_then_mend_from_the_command_line(tmp_path):
     Image.new("RGB", (64, 64), "teal").save(tmp_path / "picture.png")
     Image.new("L", (64, 64), 0).save(tmp_path / "mask.png")
     assert run(tmp_path / "t", tmp_path / "picture.png", tmp_path / "mask.png", tmp_path / "out", "--steps", "2") == 0
-    row = json.loads((tmp_path / "t" / "runs.jsonl").read_text())
+    row = json.loads((tmp_path / "t" / "runs.jsonl").read_text(encoding="utf-8"))
     assert row["command"].startswith("maskgit-nb --device cpu train --vqgan") and row["seed"] == 0
 
 
@@ -248,7 +248,7 @@ def test_train_and_mend_on_a_folder_of_ones_own(tmp_path, capsys):
     modes = [("L", "png"), ("RGB", "jpg"), ("CMYK", "jpg"), ("RGBA", "webp"), ("P", "gif"), ("1", "bmp")]
     for i, (mode, kind) in enumerate(modes): to_picture(drawn_cats(1, seed=i)[0]).resize((50 + 37 * i, 300 - 40 * i)).convert(mode).save(own / f"{i}.{kind}")
     (own / "damaged.jpg").write_bytes((own / "1.jpg").read_bytes()[:300])
-    (own / "notes.txt").write_text("no picture")
+    (own / "notes.txt").write_text("no picture", encoding="utf-8")
     options = ["--data", str(own.parent), "--val", str(own.parent), "--preset", "tiny", "--steps", "2", "--batch-size", "3", "--tracker", "none"]
     assert main(["--device", "cpu", "train-vqgan", *options, "--out", str(tmp_path / "v"), "--rfd", "lite0"]) == 0
     assert "left out: cannot read" in (error := capsys.readouterr().err) and "damaged.jpg" in error

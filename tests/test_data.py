@@ -232,7 +232,9 @@ def test_memory_while_decoding_is_that_of_a_batch(tmp_path, accelerator):
     (tmp_path / "cats").mkdir()
     for i, x in enumerate(drawn_cats(8, size=128)):
         for copy in range(50): to_picture(x).save(tmp_path / "cats" / f"{i}_{copy}.jpg")
-    def own_memory() -> int: return int(next(line for line in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in line).split()[1])
+    def own_memory() -> int:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return int(next(line for line in lines if "RssAnon" in line).split()[1])
     if not Path("/proc/self/status").exists(): pytest.skip("no /proc to read the memory from")
     before = own_memory()
     found = cached_pictures(ImageFolder(tmp_path / "cats", 128), tmp_path, accelerator, progress=False)
@@ -263,7 +265,7 @@ def test_faults_are_kept_as_json(tmp_path, accelerator):
     save_cats(tmp_path / "cats", 2)
     (tmp_path / "cats" / "0001.png").write_bytes(b"")
     cached_pictures(ImageFolder(tmp_path / "cats", SIZE), tmp_path, accelerator, progress=False)
-    faults = json.loads(next(tmp_path.glob("pictures-*.json")).read_text())
+    faults = json.loads(next(tmp_path.glob("pictures-*.json")).read_text(encoding="utf-8"))
     assert list(faults) == ["1"] and "0001.png" in faults["1"]
 
 

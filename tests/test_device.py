@@ -725,7 +725,7 @@ def test_command_line_trains_as_on_the_cpu(weights, tmp_path, tiny_presets, comm
     for row, other in zip(*(figures(training.RunLog.read(out)) for out in outs), strict=True):
         assert row == pytest.approx(other, abs=1e-5, rel=1e-4)
     assert_same(*({path.name: load_file(path) for path in out.glob("*.safetensors")} for out in outs), atol=1e-5)
-    assert [json.loads((out / "runs.jsonl").read_text())["device"] for out in outs] == list(BOTH)
+    assert [json.loads((out / "runs.jsonl").read_text(encoding="utf-8"))["device"] for out in outs] == list(BOTH)
 
 
 def test_command_line_measures_as_on_the_cpu(folder, masks, capsys):

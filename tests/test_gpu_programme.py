@@ -61,7 +61,7 @@ def args(tmp_path: Path) -> Iterator[Namespace]:
     torch.set_float32_matmul_precision(precision)
 
 
-def read(path: Path) -> dict: return json.loads(path.read_text())
+def read(path: Path) -> dict: return json.loads(path.read_text(encoding="utf-8"))
 
 
 def rows_of(folder: Path, part: str) -> dict[str, dict]:
@@ -239,6 +239,6 @@ def test_rehearsals_and_skipped_parts_are_refused(rehearsed: Path, repository: P
     with pytest.raises(SystemExit, match="rehearsal"): fill.main([str(rehearsed), "--root", str(repository)])
     skipped.mkdir()
     row = dict(name="training", ok=False, skipped="takes about 60 s, 3 s are left")
-    (skipped / "report.json").write_text(json.dumps(dict(part="report", rehearsal=False, rows=[row])))
+    (skipped / "report.json").write_text(json.dumps(dict(part="report", rehearsal=False, rows=[row])), encoding="utf-8")
     with pytest.raises(SystemExit, match="no measurements"): fill.main([str(skipped), "--root", str(repository)])
     assert contents(repository) == before

@@ -60,13 +60,13 @@ def free_port() -> int:
 def served(folder: Path, *command: str, status: str) -> Iterator[str]:
     "The address of a server that `command` started in `folder`, once `status` under it answers."
     port = free_port()
-    log = (folder / "server.log").open("w")
+    log = (folder / "server.log").open("w", encoding="utf-8")
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     server = subprocess.Popen([sys.executable, "-m", *command, "--no-browser", f"--port={port}"], cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=env)
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(600):
-            if server.poll() is not None: raise RuntimeError((folder / "server.log").read_text()[-2000:])
+            if server.poll() is not None: raise RuntimeError((folder / "server.log").read_text(encoding="utf-8")[-2000:])
             try: urllib.request.urlopen(address + status).read(); break
             except urllib.error.HTTPError: break  # it answers
             except (urllib.error.URLError, ConnectionError): time.sleep(0.1)

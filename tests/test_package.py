@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ORDER = [path.stem.split("_", 1)[1] for path in sorted((ROOT / "nbs").glob("[0-9]*_*.ipynb")) if "#| default_exp" in path.read_text()]
+LESSONS = sorted((ROOT / "nbs").glob("[0-9]*_*.ipynb"))
+ORDER = [path.stem.split("_", 1)[1] for path in LESSONS if "#| default_exp" in path.read_text(encoding="utf-8")]
 BLOCKED = ("jupyter", "jupyterlab", "nbdev", "execnb", "fastcore", "IPython", "ipywidgets", "anywidget", "skimage", "notebook")
 
 
@@ -70,7 +71,7 @@ def test_shipped_weights_are_small_and_hold_no_pickle():
 
 @pytest.mark.parametrize("module", ORDER)
 def test_modules_import_only_earlier_ones(module: str):
-    tree = ast.parse((ROOT / "maskgit_nb" / f"{module}.py").read_text())
+    tree = ast.parse((ROOT / "maskgit_nb" / f"{module}.py").read_text(encoding="utf-8"))
     imported = {node.module.split(".")[1] for node in ast.walk(tree)
                 if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("maskgit_nb.")}
     assert imported <= set(ORDER[: ORDER.index(module)]), imported

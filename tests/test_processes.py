@@ -127,8 +127,9 @@ def fit_like_paper(out: str, fsdp: bool) -> None:
 
 def test_fsdp_on_two_processes_gives_the_losses_of_one(processes, tmp_path):
     run_on(processes, 1, fit_like_paper, str(tmp_path / "one"), False)
-    run_on(processes, 2, fit_like_paper, str(tmp_path / "two"), True, ACCELERATE_USE_FSDP="true", FSDP_VERSION="2", FSDP_AUTO_WRAP_POLICY="TRANSFORMER_BASED_WRAP",
-           FSDP_TRANSFORMER_CLS_TO_WRAP="Block", FSDP_STATE_DICT_TYPE="FULL_STATE_DICT")
+    fsdp = dict(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2", FSDP_AUTO_WRAP_POLICY="TRANSFORMER_BASED_WRAP",
+                FSDP_TRANSFORMER_CLS_TO_WRAP="Block", FSDP_STATE_DICT_TYPE="FULL_STATE_DICT")
+    run_on(processes, 2, fit_like_paper, str(tmp_path / "two"), True, **fsdp)
     assert_same_curve(tmp_path / "one", tmp_path / "two")
 
 
@@ -146,18 +147,21 @@ def launch_two(folder: Path, *argv: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("command", [["train", "--preset", "tiny", "--accumulate", "2"], ["train-vqgan", "--preset", "tiny", "--adversarial-start", "1", "--rfd", "none"]],
-                         ids=lambda command: command[0])
+COMMANDS = [["train", "--preset", "tiny", "--accumulate", "2"], ["train-vqgan", "--preset", "tiny", "--adversarial-start", "1", "--rfd", "none"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_two_processes_give_the_losses_of_one(processes, tmp_path, command):
     options = [f"--{name.replace('_', '-')}={value}" for name, value in TWO.items()]
     for name, cats in dict(cats=drawn_cats(12), others=drawn_cats(2, seed=1)).items():
         (tmp_path / name).mkdir()
         for i, cat in enumerate(cats): to_picture(cat).save(tmp_path / name / f"{i:02d}.png")
-    def run(name: str) -> list[str]: return ["--device", "cpu", *command, "--data", str(tmp_path / "cats"), "--val", str(tmp_path / "others"), "--out", str(tmp_path / name), *options]
+    data = ["--data", str(tmp_path / "cats"), "--val", str(tmp_path / "others")]
+    def run(name: str) -> list[str]: return ["--device", "cpu", *command, *data, "--out", str(tmp_path / name), *options]
     run_on(processes, 1, command_line, *run("one"))
     if command[0] == "train": launch_two(tmp_path, *run("two"))
     else: run_on(processes, 2, command_line, *run("two"))
     one, two = (curve(tmp_path / name) for name in ("one", "two"))
-    for name in ("one", "two"): assert len((tmp_path / name / "runs.jsonl").read_text().splitlines()) == 1
+    for name in ("one", "two"): assert len((tmp_path / name / "runs.jsonl").read_text(encoding="utf-8").splitlines()) == 1
     assert [row["step"] for row in one] == [row["step"] for row in two] and "loss" in one[0]
     assert_same_curve(tmp_path / "one", tmp_path / "two")

@@ -105,19 +105,20 @@ def test_lessons_can_be_opened_in_colab_and_downloaded(site: Path, pages):
 
 def test_the_way_is_lit_where_the_lesson_is(site: Path, pages):
     for name in LESSONS:
-        text = (site / f"{name}.html").read_text()
+        text = (site / f"{name}.html").read_text(encoding="utf-8")
         assert text.count('<nav class="way"') == 1 and "pixels --encode" not in text, name
         assert len(re.findall(r'<li class="(?:state|arrow) lit">', text)) == LIT.get(name[:2], 1), name
     assert [Path(link).stem[:2] for link in pages[site / f"{LESSONS[2]}.html"].current] == ["02"]
 
 
 def test_figures_are_told_in_words(site: Path):
-    told = [alt for name in LESSONS for alt in re.findall(r'<img[^>]* src="drawn/[^>]* alt="([^"]*)"', (site / f"{name}.html").read_text())]
+    pages = {name: (site / f"{name}.html").read_text(encoding="utf-8") for name in LESSONS}
+    told = [alt for page in pages.values() for alt in re.findall(r'<img[^>]* src="drawn/[^>]* alt="([^"]*)"', page)]
     assert len(told) > 80 and min(map(len, told)) > 60 and len(set(told)) > 0.9 * len(told)
 
 
 def test_pages_say_whether_they_were_executed(site: Path):
-    for name in LESSONS: assert ("Outputs of a fresh run" in (site / f"{name}.html").read_text()) == (name in WITH_WIDGETS), name
+    for name in LESSONS: assert ("Outputs of a fresh run" in (site / f"{name}.html").read_text(encoding="utf-8")) == (name in WITH_WIDGETS), name
 
 
 # What the script does with faults: on a copy of the project's small parts
@@ -127,11 +128,11 @@ def project(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / ".ci", tmp_path / ".ci", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "settings.ini", tmp_path)
     (tmp_path / "maskgit_nb").mkdir()
-    (tmp_path / "maskgit_nb" / "gone.py").write_text("")
+    (tmp_path / "maskgit_nb" / "gone.py").write_text("", encoding="utf-8")
     (tmp_path / "nbs").mkdir()
     write(tmp_path, "index", "# Course\n\n[one](00_one.ipynb)")
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "before.txt").write_text("before")
+    (tmp_path / "site" / "before.txt").write_text("before", encoding="utf-8")
     return tmp_path
 
 
@@ -139,7 +140,7 @@ def write(project: Path, name: str, text: str, *code: str) -> None:
     cells = [dict(cell_type="markdown", metadata={}, source=text)]
     cells += [dict(cell_type="code", metadata={}, source=source, outputs=[], execution_count=None) for source in code]
     notebook = dict(cells=cells, metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")), nbformat=4, nbformat_minor=4)
-    (project / "nbs" / f"{name}.ipynb").write_text(json.dumps(notebook))
+    (project / "nbs" / f"{name}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
 
 
 def build_in(project: Path, *options: str) -> subprocess.CompletedProcess:

@@ -265,13 +265,13 @@ def test_resumed_run_has_the_curve_of_an_undisturbed_one(tmp_path, accumulate):
 def test_log_is_cut_to_the_resumed_step(tmp_path):
     with pytest.raises(Killed): fit_line(tmp_path, FAST, kill_at=6)
     assert steps(RunLog.read(tmp_path)) == [1, 2, 3, 4, 5]
-    with (tmp_path / "log.jsonl").open("a") as file: file.write('{"step": 6, "lo')  # a line cut off by a crash
+    with (tmp_path / "log.jsonl").open("a", encoding="utf-8") as file: file.write('{"step": 6, "lo')  # a line cut off by a crash
     rows = RunLog.read(tmp_path)
     RunLog(tmp_path, 3)
     assert RunLog.read(tmp_path) == rows[:3]
     rows, _ = fit_line(tmp_path, FAST)
     assert steps(rows) == list(range(1, 9))
-    assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == rows
+    assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()] == rows
 
 
 def test_checkpoint_of_another_model_is_named(tmp_path):
@@ -579,7 +579,7 @@ def test_settings_of_any_kind_can_be_kept(make_maskgit, tmp_path):
     def gamma(u: float, power: int) -> float: return 1 - u**power
     config = replace(FAST, steps=2, lr=np.float32(1e-3))
     rows = fit("maskgit", make_maskgit(), tmp_path, config, schedule=partial(gamma, power=2), hole_share=np.float32(0.5))
-    kept = json.loads((find_checkpoints(tmp_path)[-1] / "settings.json").read_text())
+    kept = json.loads((find_checkpoints(tmp_path)[-1] / "settings.json").read_text(encoding="utf-8"))
     assert max(steps(rows)) == 2 and kept["schedule"] == "gamma" and kept["hole_share"] == 0.5 and kept["lr"] == pytest.approx(1e-3)
 
 

@@ -270,7 +270,7 @@ def test_brush_takes_a_picture_and_refuses_others(show, cats, tmp_path):
     picture = Image.new("RGB", (600, 300), (0, 0, 255))
     picture.paste((255, 0, 0), (150, 0, 450, 300))  # its middle square is red
     picture.save(tmp_path / "wide.png")
-    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "text.png").write_text("not a picture", encoding="utf-8")
     (tmp_path / "huge.png").write_bytes(b"0" * 31_000_000)
     page.locator("input[type=file]").set_input_files(tmp_path / "wide.png")
     page.wait_for_function("document.querySelector('.mg-told').textContent.includes('wide.png: cut')")

@@ -82,7 +82,7 @@ def execute(path: Path) -> tuple[nbformat.NotebookNode, float]:
 def execute_all(paths: list[Path]) -> dict[str, tuple[nbformat.NotebookNode, float]]:
     "Two notebooks at a time, one thread each, the slowest first."
     os.environ |= {"OMP_NUM_THREADS": "1", "JUPYTER_PREFER_ENV_PATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    times = json.loads(RUN_TIMES.read_text()) if RUN_TIMES.exists() else {}
+    times = json.loads(RUN_TIMES.read_text(encoding="utf-8")) if RUN_TIMES.exists() else {}
     done = {}
     with ThreadPoolExecutor(2) as pool:
         running = {pool.submit(execute, path): path.stem for path in sorted(paths, key=lambda path: -times.get(path.stem, {}).get("cpu", 60))}
