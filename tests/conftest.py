@@ -2,6 +2,7 @@
 import multiprocessing
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,12 @@ def in_double(monkeypatch: pytest.MonkeyPatch):
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def smooth_adam(monkeypatch: pytest.MonkeyPatch):
+    "The same where float64 cannot be had: with so large an `eps` a step follows the gradient smoothly, down to 0."
+    monkeypatch.setattr(torch.optim, "AdamW", partial(torch.optim.AdamW, eps=1e-3))
 
 
 @pytest.fixture(scope="session")

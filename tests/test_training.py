@@ -617,9 +617,7 @@ def quick_compiler(monkeypatch):
 
 @pytest.mark.parametrize("stage", ["vqgan", "maskgit"])
 @pytest.mark.parametrize("first, second", [(True, False), (False, True)], ids=["compiled, then plain", "plain, then compiled"])
-def test_compiled_and_plain_runs_go_on_from_each_other(make_maskgit, tmp_path, monkeypatch, quick_compiler, stage, first, second):
-    "Compiled, `float()` is float32 for good; with so large an `eps` Adam's steps are smooth, and enlarge no rounding."
-    monkeypatch.setattr(torch.optim, "AdamW", partial(torch.optim.AdamW, eps=1e-3))
+def test_compiled_and_plain_runs_go_on_from_each_other(smooth_adam, make_maskgit, tmp_path, monkeypatch, quick_compiler, stage, first, second):
     config = replace(FAST, batch_size=12, save_every=4)
     whole, model = quiet_maskgit(make_maskgit), quiet_maskgit(make_maskgit)
     expected = curve(fit(stage, whole, tmp_path / "plain", config))
