@@ -2,8 +2,11 @@
 import multiprocessing
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -60,23 +63,20 @@ def maskgit() -> MaskGIT:
     return tiny_maskgit().requires_grad_(False)
 
 
-# Adam divides a gradient by its size, or by 1e-8 if that is more, so where the gradient should be 0 what rounding left of it decides the step: in float32
-# as large as the learning rate, and another on every processor; in float64, where rounding leaves 1e-16, at most 1e-8 of it.
-IN_DOUBLE = "import torch; torch.set_default_dtype(torch.float64); torch.Tensor.float = torch.Tensor.double"
-
-
-@pytest.fixture
-def in_double(monkeypatch: pytest.MonkeyPatch):
-    "For tests in which two ways of computing train alike: the bound of their difference is that of float64."
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+@contextmanager
+def in_double() -> Iterator[None]:
+    """Within, networks compute in float64, for tests in which two ways of computing choose the same tokens or train alike. In float32 rounding, another on
+    every processor, may decide between two codes; and where a gradient should be 0 Adam, which divides it by its size or by 1e-8, makes of what rounding
+    leaves a step as large as the learning rate. In float64 it leaves 1e-16, and the step is at most 1e-8 of that."""
+    with patch.object(torch.Tensor, "float", torch.Tensor.double):
+        torch.set_default_dtype(torch.float64)
+        try: yield
+        finally: torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture
 def smooth_adam(monkeypatch: pytest.MonkeyPatch):
-    "The same where float64 cannot be had: with so large an `eps` a step follows the gradient smoothly, down to 0."
+    "For such tests where float64 cannot be had: with so large an `eps` a step follows the gradient smoothly, down to 0."
     monkeypatch.setattr(torch.optim, "AdamW", partial(torch.optim.AdamW, eps=1e-3))
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import in_double
 from torch import nn
 
 from maskgit_nb.inpainting import MaskGIT, load_lab_transformer, load_lab_vqgan
@@ -151,6 +152,7 @@ def save(tmp_path):
 
 # ---- they fit -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("options", [dict(), dict(wrapped=False), dict(late=True), dict(dim=32)])
+@in_double()
 def test_vqgan_gives_the_same_tokens_and_images(save, options):
     lab = randomised(LabVQGAN(**options))
     ours = load_lab_vqgan(save(lab.state_dict()), image_size=SIZE)

