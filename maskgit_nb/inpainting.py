@@ -15,10 +15,10 @@ from .transformer import BidirectionalTransformer, TransformerConfig
 from .vqgan import VQGAN, VQGANConfig, save_module
 
 # %% auto #0
-__all__ = ['LAB_LAYERS', 'LAB_NAMES', 'ATTENTION_ROLES', 'hole_to_mask', 'smooth_fill', 'visible_evidence', 'composite',
-           'poisson_blend', 'TwoStages', 'Inpainting', 'check_inputs', 'MaskGIT', 'step_images', 'unwrap',
-           'read_checkpoint', 'fit_weights', 'lab_layers', 'layer_gaps', 'load_lab_vqgan', 'attention_role',
-           'stack_attention', 'load_lab_transformer']
+__all__ = ['FILLS', 'PLAIN', 'LAB_LAYERS', 'LAB_NAMES', 'ATTENTION_ROLES', 'hole_to_mask', 'smooth_fill', 'grey_fill',
+           'visible_evidence', 'composite', 'poisson_blend', 'TwoStages', 'Inpainting', 'check_inputs', 'MaskGIT',
+           'step_images', 'unwrap', 'read_checkpoint', 'fit_weights', 'lab_layers', 'layer_gaps', 'load_lab_vqgan',
+           'attention_role', 'stack_attention', 'load_lab_transformer']
 
 # %% ../nbs/07_inpainting.ipynb #07-012
 def hole_to_mask(holes: Tensor, grid: int = 16, dilate: int = 0) -> Tensor:
@@ -46,6 +46,13 @@ def smooth_fill(images: Tensor, holes: Tensor) -> Tensor:
         x = torch.where(reached, F.avg_pool2d(x, 3, stride=1, padding=1) / share.clamp(min=1e-6), x)
         known = known.masked_fill(reached, 1.0)
     return x
+
+# %% ../nbs/07_inpainting.ipynb #07-024a
+def grey_fill(images: Tensor, holes: Tensor) -> Tensor:
+    "`images` (B,3,H,W) with grey (0) in their `holes` (B,1,H,W)."
+    return images.masked_fill(holes, 0.0)
+
+FILLS = {"smooth": smooth_fill, "grey": grey_fill}
 
 # %% ../nbs/07_inpainting.ipynb #07-029
 def visible_evidence(vqgan: VQGAN, filled: Tensor, holes: Tensor, weight: float) -> Tensor:
@@ -122,16 +129,20 @@ def check_inputs(images: Tensor, holes: Tensor, size: int) -> None:
         raise ValueError(f"holes must be bool ({len(images)},1,{size},{size}), True = missing; got {holes.dtype} {tuple(holes.shape)}")
 
 # %% ../nbs/07_inpainting.ipynb #07-055
+PLAIN = dict(fill="grey", evidence=0.0, blend=False)  # options of `inpaint`: MaskGIT without this kit's three additions
+
 class MaskGIT(TwoStages):
-    "Mends holes in images and makes new ones (Chang et al. 2022)."
+    """Mends holes in images and makes new ones (Chang et al. 2022), by default with three additions of this kit: a smooth filling for
+    the encoder (`smooth_fill`), half-seen tokens (`visible_evidence`), no seam (`poisson_blend`). The options `PLAIN` leave them out."""
     @torch.no_grad()
     def inpaint(self, images: Tensor, holes: Tensor, steps: int = 8, schedule: str | Callable = "cosine", temperature: float = 1.0,
-                order: str = "confidence", dilate: int = 0, evidence: float = 30.0, composite: bool = True,
+                order: str = "confidence", dilate: int = 0, fill: str = "smooth", evidence: float = 30.0, composite: bool = True,
                 blend: bool = True, generator: torch.Generator | None = None, frames: bool = False, **options) -> Inpainting:
         """Mend `holes` (B,1,H,W; bool, True = missing) in `images` (B,3,H,W; in [-1,1]; what they hold inside the hole is not used).
 
         `steps`, `schedule`, `temperature`, `order` and further `options` are those of `decode`, `dilate` that of
-        `hole_to_mask`, `evidence` the weight of `visible_evidence` (0: half-seen tokens count as unseen). With `composite` the
+        `hole_to_mask`, `fill` what the encoder sees in the hole, "smooth" (`smooth_fill`) or "grey"; `evidence` is the weight of
+        `visible_evidence` (0: half-seen tokens count as unseen). With `composite` the
         known pixels of the result are the given ones, bit for bit, and with `blend` the hole meets them without a seam
         (`poisson_blend`). `frames` keeps every `Step`. A hole over the whole image generates; no hole at all returns the image.
         ValueError on shapes or options.
@@ -139,9 +150,10 @@ class MaskGIT(TwoStages):
         check_inputs(images, holes, self.vqgan.config.image_size)
         images, holes, trace = images.to(self.device), holes.to(self.device), []
         if evidence < 0: raise ValueError(f"evidence must not be negative; got {evidence}")
+        if fill not in FILLS: raise ValueError(f"fill must be one of {', '.join(FILLS)}; got {fill!r}")
         mask = hole_to_mask(holes, self.vqgan.config.grid, dilate)
         with evaluating(self.vqgan):
-            filled = smooth_fill(images.float(), holes)
+            filled = FILLS[fill](images.float(), holes)
             tokens = self.vqgan.encode(filled)
             bias = visible_evidence(self.vqgan, filled, holes, evidence) if evidence else None
             for step in decode(self.transformer, tokens, mask, steps, schedule, temperature, order, logit_bias=bias, generator=generator, **options):
