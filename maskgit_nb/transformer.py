@@ -10,7 +10,7 @@ from .attention import MultiHeadAttention
 from .vqgan import find_weights, load_module
 
 # %% auto #0
-__all__ = ['TransformerConfig', 'GridConv', 'Block', 'CodebookSharing', 'initialize_weights', 'BidirectionalTransformer',
+__all__ = ['TransformerConfig', 'GridConv', 'Block', 'initialize_weights', 'CodebookSharing', 'BidirectionalTransformer',
            'count_parameters', 'flops_per_pass']
 
 # %% ../nbs/03_transformer.ipynb #03-011
@@ -77,6 +77,13 @@ class Block(nn.Module):
         x = self.norm1(x + self.dropout(self.attention(x)))
         return self.norm2(x + self.dropout(self.mlp(x)))
 
+# %% ../nbs/03_transformer.ipynb #03-032
+def initialize_weights(module: nn.Module) -> None:
+    "Linear and embedding weights from a normal of deviation 0.02, linear biases zero, `GridConv` kernels of deviation 0.2. For `Module.apply`."
+    if isinstance(module, (nn.Linear, nn.Embedding)): nn.init.trunc_normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None: nn.init.zeros_(module.bias)
+    if isinstance(module, GridConv): nn.init.normal_(module.conv.weight, std=0.2)
+
 # %% ../nbs/03_transformer.ipynb #03-029
 class CodebookSharing(nn.Module):
     "The part of a transformer that knows the VQGAN's codes (K,code_dim); `add_codes` makes its layers."
@@ -97,13 +104,6 @@ class CodebookSharing(nn.Module):
     def score_codes(self, h: Tensor) -> Tensor:
         "What the nearness of `h` (B,N,dim) to each code adds to its logit: (B,N,K)."
         return self.code_scale * (self.code_out(h) @ self.codes.T)
-
-# %% ../nbs/03_transformer.ipynb #03-032
-def initialize_weights(module: nn.Module) -> None:
-    "Linear and embedding weights from a normal of deviation 0.02, linear biases zero, `GridConv` kernels of deviation 0.2. For `Module.apply`."
-    if isinstance(module, (nn.Linear, nn.Embedding)): nn.init.trunc_normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear) and module.bias is not None: nn.init.zeros_(module.bias)
-    if isinstance(module, GridConv): nn.init.normal_(module.conv.weight, std=0.2)
 
 # %% ../nbs/03_transformer.ipynb #03-034
 class BidirectionalTransformer(CodebookSharing):

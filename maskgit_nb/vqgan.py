@@ -199,7 +199,7 @@ class VQGANConfig:
 
     @classmethod
     def preset(cls, name: str) -> VQGANConfig:
-        "`tiny`, `small` (the same: light enough for a CPU), `lab` (the university lab's widths) or `paper` (256 pixels); else ValueError."
+        "`tiny`, `small` (the same: light enough for a CPU), `lab` (the university lab's widths) or `paper` (MaskGIT's, 256 pixels); else ValueError."
         presets = dict(tiny=small_vqgan, small=small_vqgan, lab=lab_vqgan, paper=paper_vqgan)
         if name not in presets: raise ValueError(f"preset must be one of {', '.join(presets)}; got {name!r}")
         return presets[name]()
@@ -245,9 +245,15 @@ def lab_vqgan() -> VQGANConfig:
     "The university lab's tokenizer: 64 pixels to 16x16 tokens through widths 128,128,128,256,256,512, codes of length 256."
     return taming_vqgan((128, 128, 128, 256, 256, 512), down_at=(1, 3), latent_dim=256)
 
+# %% ../nbs/01_vqgan.ipynb #01-061b
 def paper_vqgan() -> VQGANConfig:
-    "MaskGIT's tokenizer: 256 pixels to 16x16 tokens, four halvings, K = 1024."
-    return taming_vqgan((128, 128, 128, 256, 256, 512), down_at=(0, 1, 2, 3), latent_dim=256, image_size=256)
+    "MaskGIT's tokenizer: 256 pixels to 16x16 tokens, no attention, K = 1024 (`vqgan_tokenizer.py` of google-research/maskgit; halvings as in `taming_vqgan`)."
+    middle, halved = [("res", 512, 512, 3)] * 2, (0, 1, 2, 3)
+    down = [("conv", 3, 128, 3), *taming_layers((128, 128, 128, 256, 256, 512), halved, 2, up=False), *middle,
+            ("norm", 512), ("silu",), ("conv", 512, 256, 1)]
+    up = [("conv", 256, 512, 3), *middle, *taming_layers((512, 512, 256, 256, 128, 128), halved, 2, up=True),
+          ("norm", 128), ("silu",), ("conv", 128, 3, 3)]
+    return VQGANConfig(down, up, latent_dim=256, image_size=256, norm="group", l2_normalize=False)
 
 # %% ../nbs/01_vqgan.ipynb #01-063
 class Reconstruction(NamedTuple):
