@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from .decoding import decided_at, predict, token_picture
 from .images import random_holes, to_picture, to_tensor
-from .inpainting import Inpainting, MaskGIT, check_inputs, hole_to_mask, smooth_fill, step_images, visible_evidence
+from .inpainting import FILLS, Inpainting, MaskGIT, check_inputs, hole_to_mask, smooth_fill, step_images, visible_evidence
 from .schedules import SCHEDULES, get_schedule, mask_counts, masked_share
 from .vqgan import VQGAN
 
@@ -127,16 +127,17 @@ def confidence_levels(result: Inpainting) -> Tensor:
 
 # %% ../nbs/08_widgets.ipynb #08-018
 @torch.no_grad()
-def record(model: MaskGIT, images: Tensor, holes: Tensor, name: str = "", schedule: str | Callable = "cosine", evidence: float = 30.0, **options) -> dict:
-    """A finished run for the `Scrubber`: `model.inpaint(images, holes, schedule=schedule, evidence=evidence, **options)` with all that its steps
-    decided. ValueError if no image has a hole."""
+def record(model: MaskGIT, images: Tensor, holes: Tensor, name: str = "", schedule: str | Callable = "cosine", evidence: float = 30.0,
+           fill: str = "smooth", blend: bool = True, **options) -> dict:
+    """A finished run for the `Scrubber`: `model.inpaint` with these options and all that its steps decided. ValueError if no image has a hole."""
     check_inputs(images, holes, model.vqgan.config.image_size)
     images, holes = images.cpu(), holes.cpu()
     if not holes.any(): raise ValueError("holes are all empty: there is nothing to decide")
-    with listening(model.transformer) as heard: result = model.inpaint(images, holes, schedule=schedule, evidence=evidence, frames=True, **options)
+    with listening(model.transformer) as heard:
+        result = model.inpaint(images, holes, schedule=schedule, evidence=evidence, fill=fill, blend=blend, frames=True, **options)
     logits = torch.cat(heard).unflatten(0, (len(result.steps), len(images)))
-    if evidence: logits = logits + visible_evidence(model.vqgan, smooth_fill(images, holes).to(model.device), holes.to(model.device), evidence).cpu()
-    frames = torch.cat([images.masked_fill(holes, 0.0)[None], step_images(model, images, holes, result).cpu()])
+    if evidence: logits = logits + visible_evidence(model.vqgan, FILLS[fill](images, holes).to(model.device), holes.to(model.device), evidence).cpu()
+    frames = torch.cat([images.masked_fill(holes, 0.0)[None], step_images(model, images, holes, result, blend).cpu()])
     probability, codes, likeliest = choices(result, logits)
     decided, sure = decided_at(result.steps).cpu(), confidence_levels(result)
     left = torch.stack([result.mask.sum(1).cpu(), *(step.counts.cpu() for step in result.steps)])  # (steps + 1, B)

@@ -207,7 +207,7 @@ OPTIONS = [
     dict(), dict(order="halton"), dict(order="random"), dict(confidence="prob"), dict(temperature=0.0),
     dict(temperature=4.5, confidence="prob"), dict(sampling_temperature=0.0), dict(sampling_temperature=2.0),
     dict(temperature=0.0, sampling_temperature=0.0), dict(top_k=3), dict(top_p=0.5), dict(top_k=5, top_p=0.9),
-    dict(sweet_spot=1), dict(dilate=1), dict(dilate=2), dict(evidence=0.0), dict(composite=False), dict(blend=False),
+    dict(sweet_spot=1), dict(dilate=1), dict(dilate=2), dict(fill="grey"), dict(evidence=0.0), dict(composite=False), dict(blend=False),
     dict(steps=1), dict(steps=6), dict(frames=False)]
 BY_SCHEDULE = [*(dict(schedule=name) for name in SCHEDULES if name != "cosine"), dict(schedule=lambda r: 1 - r)]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from maskgit_nb.attention import MultiHeadAttention
 from maskgit_nb.decoding import CONFIDENCES, ORDERS, decode, filter_logits, halton_order, sample_tokens
 from maskgit_nb.images import find_pictures, find_split, load_hole, load_image, to_picture, to_tensor, to_uint8
-from maskgit_nb.inpainting import MaskGIT, composite, hole_to_mask, poisson_blend, smooth_fill, visible_evidence
+from maskgit_nb.inpainting import FILLS, MaskGIT, composite, hole_to_mask, poisson_blend, smooth_fill, visible_evidence
 from maskgit_nb.masking import keep_lowest, mvtm_loss, random_mask
 from maskgit_nb.schedules import SCHEDULES, mask_counts
 from maskgit_nb.training import EndlessBatches
@@ -240,7 +240,7 @@ def drawn_holes(shares: list[float], size: int, seed: int) -> Tensor:
 shares = st.lists(st.sampled_from([0.0, 0.01, 0.1, 1.0]), min_size=1, max_size=4)
 choices = st.fixed_dictionaries(dict(steps=st.integers(1, 6), schedule=st.sampled_from(sorted(SCHEDULES)), order=st.sampled_from(ORDERS),
                                      temperature=st.sampled_from([0.0, 4.5]), dilate=st.integers(0, 2), evidence=st.sampled_from([0.0, 60.0]),
-                                     composite=st.booleans(), blend=st.booleans()))
+                                     fill=st.sampled_from(sorted(FILLS)), composite=st.booleans(), blend=st.booleans()))
 
 
 @given(shares=shares, options=choices, seed=seeds)
@@ -262,7 +262,7 @@ def test_inpaint_keeps_known_pixels_and_known_tokens(maskgit, shares, options, s
     holes = drawn_holes(shares, 16, seed)
     images = torch.rand(len(shares), 3, 16, 16, generator=seeded(seed)) * 2 - 1
     result = maskgit.inpaint(images, holes, generator=seeded(seed), frames=True, **options)
-    known = maskgit.vqgan.encode(smooth_fill(images, holes))
+    known = maskgit.vqgan.encode(FILLS[options["fill"]](images, holes))
     assert torch.equal(result.mask, hole_to_mask(holes, 4, options["dilate"]))
     for tokens in [step.tokens for step in result.steps] + [result.tokens]: assert torch.equal(tokens[~result.mask], known[~result.mask])
     outside = ~holes.expand_as(images)

@@ -11,7 +11,7 @@ from PIL import Image
 from maskgit_nb import widgets
 from maskgit_nb.decoding import decided_at
 from maskgit_nb.images import drawn_cats, random_holes
-from maskgit_nb.inpainting import MaskGIT, hole_to_mask
+from maskgit_nb.inpainting import PLAIN, MaskGIT, hole_to_mask
 from maskgit_nb.schedules import SCHEDULES, mask_counts
 
 
@@ -54,6 +54,17 @@ def test_record_agrees_with_the_steps(model, cats, options):
             found = [share for code, share in rivals if code == picture["codes"][n]]
             if found: assert abs(found[0] - 1000 * probability) <= 1
             elif rivals: assert 1000 * probability <= rivals[-1][1] + 1
+
+
+@pytest.mark.parametrize("options", [dict(), dict(fill="grey"), dict(blend=False), PLAIN], ids=str)
+def test_record_shows_the_run_of_its_options(model, cats, hole, options):
+    "Without noise a token's confidence is log p; the last frame is the mended picture, in a PNG of 128 colours."
+    asked = dict(steps=3, temperature=0.0) | options
+    picture, = widgets.record(model, cats[:1], hole, generator=seeded(1), **asked)["pictures"]
+    result = model.inpaint(cats[:1], hole, generator=seeded(1), frames=True, **asked)
+    for n, step in enumerate(decided_at(result.steps)[0].tolist()):
+        if step: assert abs(picture["probability"][n] - result.steps[step - 1].confidence[0, n].exp().item()) < 1e-3
+    assert picture["frames"][-1] == widgets.png_url(result.images[0], 128)
 
 
 def test_every_hole_comes_back(hole):
