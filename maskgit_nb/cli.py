@@ -17,24 +17,24 @@ from torch.utils.data import ConcatDataset, Dataset
 from tqdm.auto import tqdm
 from . import __version__
 from .decoding import CONFIDENCES, ORDERS
-from .experiments import EXPERIMENTS, run_experiment, verdict
+from .experiments import EXPERIMENTS, open_train, run_experiment, verdict
 from .fid import NETWORKS, fid, frechet_distance, get_network, image_features, picture_batches, score
 from .images import ImageFolder, Pictures, crop_hole, drawn_cats, find_pictures, fit_picture, load_hole, load_image, open_picture, random_holes, save_sheet, square_crop, tile, to_picture, to_tensor, to_uint8
-from .inpainting import Inpainting, MaskGIT, step_images
+from .inpainting import Inpainting, MaskGIT, is_lab, lab_doubt, load_lab, load_lab_transformer, load_lab_vqgan, open_checkpoint, step_images, unwrap
 from .masking import mask_to_hole
 from .schedules import SCHEDULES
 from .training import RATIOS, FreshCats, ShardStream, TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan, in_words, within
 from .transformer import BidirectionalTransformer, TransformerConfig, count_parameters
-from .vqgan import VQGAN, PerceptualLoss, VQGANConfig, find_weights, shipped_weights
+from .vqgan import VQGAN, PerceptualLoss, VQGANConfig, find_weights, save_module, shipped_weights
 
 # %% auto #0
 __all__ = ['DEMO_PAGE', 'WEIGHTS', 'PRESETS', 'SEEDS', 'picture_paths', 'mask_finder', 'ending_number', 'output_folder',
-           'save_png', 'load_pair', 'load_pairs', 'save_frames', 'load_model', 'decode_options', 'inpaint', 'generate',
-           'cc0_cat', 'save_film', 'demo', 'drawn_number', 'check_folders', 'open_data', 'open_val', 'distance_network',
-           'reconstruction_distance', 'record_run', 'train_vqgan', 'new_transformer', 'train', 'measure', 'experiment',
-           'info', 'number', 'add_option', 'add_fields', 'from_args', 'add_decoding', 'add_hole', 'add_training',
-           'add_pictures', 'add_stages', 'add_studies', 'best_device', 'check_device', 'Parser', 'make_parser',
-           'keep_freed_memory', 'in_one_line', 'main']
+           'save_png', 'load_pair', 'load_pairs', 'save_frames', 'tell_doubt', 'load_model', 'load_first_stage',
+           'decode_options', 'inpaint', 'generate', 'cc0_cat', 'save_film', 'demo', 'drawn_number', 'check_folders',
+           'open_data', 'open_val', 'distance_network', 'reconstruction_distance', 'record_run', 'train_vqgan',
+           'new_transformer', 'train', 'measure', 'experiment', 'convert', 'info', 'number', 'add_option', 'add_fields',
+           'from_args', 'add_decoding', 'add_hole', 'add_training', 'add_pictures', 'add_stages', 'add_studies',
+           'best_device', 'check_device', 'Parser', 'make_parser', 'keep_freed_memory', 'in_one_line', 'main']
 
 # %% ../nbs/12_cli.ipynb #12-008
 def picture_paths(source: Path) -> list[Path]:
@@ -111,7 +111,22 @@ def save_frames(model: MaskGIT, result: Inpainting, images: Tensor, holes: Tenso
     pictures = torch.cat([images.masked_fill(holes, 0)[None], step_images(model, images, holes, result, blend).cpu()])  # (1 + steps, B, 3, H, W)
     for i, name in enumerate(names): save_sheet([pictures[:, i]], folder / f"{name}.png")
 
-def load_model(args: argparse.Namespace) -> MaskGIT: return MaskGIT.from_pretrained(args.weights).to(args.device)
+def tell_doubt(model: MaskGIT) -> None:
+    "Print `lab_doubt`'s sentence, if there is one, from 16 pictures of MASKGIT_NB_DATA, or drawn cats where it is unset."
+    what = "16 pictures of MASKGIT_NB_DATA" if os.environ.get("MASKGIT_NB_DATA") else "16 drawn cats"
+    doubt = lab_doubt(model, open_train(16, model.vqgan.config.image_size), what)
+    if doubt: print(f"maskgit-nb: warning: {doubt}", file=sys.stderr)
+
+def load_model(args: argparse.Namespace) -> MaskGIT:
+    "What --weights names, on --device. The lab's files are asked whether they fit."
+    if not is_lab(args.weights): return MaskGIT.from_pretrained(args.weights).to(args.device)
+    model = load_lab(args.weights).to(args.device)
+    tell_doubt(model)
+    return model
+
+def load_first_stage(name: str) -> VQGAN:
+    "What --vqgan names: the lab's VQGAN.pt, or weights in our format."
+    return load_lab_vqgan(name) if is_lab(name) else VQGAN.from_pretrained(name)
 
 def decode_options(args: argparse.Namespace) -> dict:
     "The options of `decode` that `add_decoding` read."
@@ -287,7 +302,7 @@ def new_transformer(preset: str, vqgan: VQGAN) -> BidirectionalTransformer:
 def train(args: argparse.Namespace) -> int:
     """maskgit-nb train: the second stage. With `--preset lab` on masks of half of all tokens, as in the lab's report."""
     check_folders(args, args.init, args.vqgan)
-    vqgan = VQGAN.from_pretrained(args.vqgan)
+    vqgan = load_first_stage(args.vqgan)
     torch.manual_seed(args.seed)
     model = MaskGIT(vqgan, BidirectionalTransformer.from_pretrained(args.init) if args.init else new_transformer(args.preset, vqgan))
     size = vqgan.config.image_size
@@ -330,6 +345,19 @@ def experiment(args: argparse.Namespace) -> int:
                           device=args.device, command=shlex.join(["maskgit-nb", *args.argv]))
     if args.name in EXPERIMENTS: print(verdict(args.name, rows))
     print(f"{len(rows)} rows in {args.out / (args.name + '.jsonl')}")
+    return 0
+
+# %% ../nbs/12_cli.ipynb #12-036b
+def convert(args: argparse.Namespace) -> int:
+    "maskgit-nb convert: the lab's VQGAN.pt, and a transformer if there is one, to safetensors."
+    vqgan, second = load_lab_vqgan(args.vqgan), args.transformer
+    if second is None and unwrap(open_checkpoint(args.vqgan), "transformer"): second = args.vqgan
+    model = None if second is None else MaskGIT(vqgan, load_lab_transformer(second, args.heads)).to(args.device)
+    out = output_folder(args.out)
+    if model is None: save_module(vqgan, out / "vqgan.safetensors")
+    else: model.save_pretrained(out)
+    print(f"{out} is ready for --vqgan {out}" + (f" and --weights {out}" if model else ""))
+    if model: tell_doubt(model)
     return 0
 
 # %% ../nbs/12_cli.ipynb #12-038
@@ -382,7 +410,8 @@ WEIGHTS, PRESETS, SEEDS = "shipped name, folder or Hub id", ("tiny", "small", "l
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     "The options of decoding, shared by inpaint and generate."
     group = parser.add_argument_group("decoding")
-    group.add_argument("--weights", default="cats64-small", help=f"{WEIGHTS} (default: cats64-small)")
+    group.add_argument("--weights", default="cats64-small",
+                       help=f"{WEIGHTS}, or the lab's files as VQGAN.pt,transformer.pt, of 16 heads (default: cats64-small)")
     add_option(group, "--steps", "[1,inf)", "decoding steps", 8)
     add_option(group, "--schedule", list(SCHEDULES), "gamma function", "cosine")
     add_option(group, "--temperature", "[0,inf)", "Gumbel noise on the confidence at the start, 0 = none", 1.0)
@@ -456,7 +485,7 @@ def add_stages(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub = command(train, "train", "train the second stage: the transformer that fills in tokens", "--data photos --val held --vqgan runs/vqgan --out runs/maskgit")
     add_training(sub)
     group = sub.add_argument_group("second stage")
-    group.add_argument("--vqgan", default="cats64-small", metavar="NAME", help="first stage: shipped name, folder with vqgan.safetensors or Hub id (default: cats64-small)")
+    group.add_argument("--vqgan", default="cats64-small", metavar="NAME", help="first stage: shipped name, folder with vqgan.safetensors, Hub id, or the lab's VQGAN.pt (default: cats64-small)")
     add_fields(group, TrainConfig, optimizer="muon is for the matrices of the blocks")
     add_option(group, "--schedule", [*SCHEDULES, *RATIOS], "gamma(u) for the share of masked tokens; linear is U(0,1) (default: cosine, for --preset lab constant)")
     add_option(group, "--loss-on", ("masked", "all"), "which tokens count", "masked")
@@ -466,7 +495,7 @@ def add_stages(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 # %% ../nbs/12_cli.ipynb #12-046
 def add_studies(command: Callable[..., argparse.ArgumentParser]) -> None:
-    "The commands that measure, by `command` as in `add_pictures`."
+    "The commands that measure, convert and inform, by `command` as in `add_pictures`."
     sub = command(measure, "fid", "measure the distance between two sets of pictures", "real made --hole masks --network lite0")
     for name in ("real", "made"): sub.add_argument(name, type=Path, help="folder of pictures, .npz statistics, or the lab's test_gt.csv")
     sub.add_argument("--hole", type=Path, help="folder of masks (white = known): also compare picture by picture inside the holes")
@@ -479,6 +508,11 @@ def add_studies(command: Callable[..., argparse.ArgumentParser]) -> None:
     add_option(sub, "--runs", "[1,inf)", "independent runs of each setting", 5)
     add_option(sub, "--steps", "[1,inf)", "decoding steps, or training steps where the study trains; default: the study's own", kind=int)
     add_option(sub, "--network", NETWORKS, "lite0 (maskgit_nb[fid]), inception or random", "lite0")
+    sub = command(convert, "convert", "turn the university lab's files into a folder for --weights and --vqgan", "VQGAN.pt transformer.pt --out weights")
+    sub.add_argument("vqgan", help="the lab's VQGAN.pt, or one file that holds both stages")
+    sub.add_argument("transformer", nargs="?", help="a transformer trained in the lab, transformer.pt")
+    sub.add_argument("--out", type=Path, required=True, help="folder for vqgan.safetensors and transformer.safetensors")
+    add_option(sub, "--heads", "[1,inf)", "attention heads of the transformer, where the file does not tell; the lab has 16", 16)
     sub = command(info, "info", "print versions, device and weights", "cats64-small")
     sub.add_argument("weights", nargs="?", help=f"{WEIGHTS} (default: all shipped)")
 

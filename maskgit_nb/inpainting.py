@@ -2,23 +2,27 @@
 
 # %% ../nbs/07_inpainting.ipynb #07-003
 from __future__ import annotations
-import pickle, re
-from collections.abc import Callable
+import math, pickle, re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from .decoding import Step, decode, evaluating
+from .decoding import Step, decode, evaluating, predict
+from .masking import mvtm_loss, random_mask
 from .transformer import BidirectionalTransformer, TransformerConfig
-from .vqgan import VQGAN, VQGANConfig, save_module
+from .vqgan import LAB_SCALE, VQGAN, VQGANConfig, perplexity, save_module
 
 # %% auto #0
-__all__ = ['FILLS', 'PLAIN', 'LAB_LAYERS', 'LAB_NAMES', 'ATTENTION_ROLES', 'hole_to_mask', 'smooth_fill', 'grey_fill',
-           'visible_evidence', 'composite', 'poisson_blend', 'TwoStages', 'Inpainting', 'check_inputs', 'MaskGIT',
-           'step_images', 'unwrap', 'read_checkpoint', 'fit_weights', 'lab_layers', 'layer_gaps', 'load_lab_vqgan',
-           'attention_role', 'stack_attention', 'load_lab_transformer']
+__all__ = ['FILLS', 'PLAIN', 'LAB_MARKS', 'LAB_LAYERS', 'LAB_NAMES', 'ATTENTION_ROLES', 'hole_to_mask', 'smooth_fill',
+           'grey_fill', 'visible_evidence', 'composite', 'poisson_blend', 'TwoStages', 'Inpainting', 'check_inputs',
+           'MaskGIT', 'step_images', 'nested_dicts', 'unwrap', 'numpy_numbers', 'open_checkpoint', 'read_checkpoint',
+           'first_names', 'fit_weights', 'lab_layers', 'layer_gaps', 'load_lab_vqgan', 'attention_role',
+           'stack_attention', 'load_lab_transformer', 'masked_nats', 'lab_doubt', 'is_lab', 'load_lab']
 
 # %% ../nbs/07_inpainting.ipynb #07-012
 def hole_to_mask(holes: Tensor, grid: int = 16, dilate: int = 0) -> Tensor:
@@ -59,7 +63,7 @@ def visible_evidence(vqgan: VQGAN, filled: Tensor, holes: Tensor, weight: float)
     """What the visible part of each token says about its code, (B,N,K) to add to logits: -weight/2 * share seen * |z - code|^2,
     with z the encoder's vectors of the `filled` images (B,3,H,W) and lengths measured by the codes' mean square."""
     quantizer, size = vqgan.quantizer, vqgan.config.image_size // vqgan.config.grid
-    z = quantizer.on_sphere(vqgan.encoder(filled).float().flatten(2).transpose(1, 2))
+    z = quantizer.on_sphere(vqgan.latents(filled).float().flatten(2).transpose(1, 2))
     seen = 1 - F.avg_pool2d(holes.float(), size).flatten(1)
     codes = quantizer.codebook
     squares = torch.cdist(z, codes.expand(len(z), -1, -1)).square() / codes.square().sum(1).mean()
@@ -182,59 +186,82 @@ def step_images(model: MaskGIT, images: Tensor, holes: Tensor, result: Inpaintin
     return torch.stack([join(images, model.vqgan.decode(step.tokens), holes) for step in result.steps])
 
 # %% ../nbs/07_inpainting.ipynb #07-078
-def unwrap(found: dict, part: str) -> dict[str, Tensor]:
-    "The tensors of one network in what `torch.load` gave: out of `{'model': ...}` and the like, without prefixes such as `module.`."
-    while inner := next((found[key] for key in ("state_dict", "model_state_dict", "model", part) if isinstance(found.get(key), dict)), None):
-        found = inner
-    state = {name: value for name, value in found.items() if isinstance(value, Tensor)}
-    for prefix in 2 * ("module.", "model.", f"{part}."):
-        state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)} or state
-    return state
+LAB_MARKS = dict(vqgan="codebook.embedding.weight", transformer="tok_emb.weight")  # a tensor that only this network has
+
+def nested_dicts(found) -> Iterator[dict]:
+    "`found`, if it is a dict, and all dicts in it."
+    if not isinstance(found, dict): return
+    yield found
+    for value in found.values(): yield from nested_dicts(value)
+
+def unwrap(found, part: str) -> dict[str, Tensor]:
+    """The tensors of one network, "vqgan" or "transformer", in what `torch.load` gave: those beside its `LAB_MARKS`, without the prefix that
+    stands before it there. Empty if it is not there, the first if there are several."""
+    for names in nested_dicts(found):
+        for name in names:
+            prefix = str(name).removesuffix(LAB_MARKS[part])
+            if prefix == name or prefix and not prefix.endswith("."): continue
+            return {key.removeprefix(prefix): x for key, x in names.items() if isinstance(x, Tensor) and key.startswith(prefix)}
+    return {}
 
 # %% ../nbs/07_inpainting.ipynb #07-080
-def read_checkpoint(path: str | Path, part: str) -> dict[str, Tensor]:
-    """The named tensors that a `torch.save` file holds for `part`, "vqgan" or "transformer". Nothing in the file is run.
+def numpy_numbers() -> list:
+    "What a pickled numpy number is made of, by its names in numpy 1 and 2: a constructor and types, which run nothing."
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = {type(np.dtype(kind)) for kind in "?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]}
+    return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype, *kinds]
 
-    FileNotFoundError if there is none; ValueError if it is damaged, holds no tensors, or holds pickled objects.
-    """
-    path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"no checkpoint {path}")
-    try: found = torch.load(path, map_location="cpu", weights_only=True)
+def open_checkpoint(path: str | Path):
+    """What `torch.save` wrote to `path`: tensors, numbers, strings, and lists and dicts of them. Nothing in the file is run.
+
+    FileNotFoundError if there is none; ValueError if it is damaged or holds other pickled objects."""
+    if not Path(path).is_file(): raise FileNotFoundError(f"no checkpoint {path}")
+    try:
+        with torch.serialization.safe_globals(numpy_numbers()): return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         kind = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if not kind: raise ValueError(f"cannot read {path}: damaged, or no torch checkpoint ({type(error).__name__})") from error
-        raise ValueError(f"{path} holds a pickled {kind[1]}, which could run code when loaded. Where you trust it, load the model "
-                         "with its own code and write torch.save(model.state_dict(), ...); then load that file") from error
-    state = unwrap(found, part) if isinstance(found, dict) else {}
-    if not state: raise ValueError(f"{path} holds no tensors by name, but a {type(found).__name__}")
-    return state
+        raise ValueError(f"{path} holds a pickled {kind[1]}, which could run code when loaded: if you trust it, load it with its own code "
+                         "and give what torch.save(model.state_dict(), ...) writes") from error
+
+def read_checkpoint(path: str | Path, part: str) -> dict[str, Tensor]:
+    "The tensors of `part`, \"vqgan\" or \"transformer\", in the lab's file `path`. ValueError if it holds none; others as `open_checkpoint`."
+    found = open_checkpoint(path)
+    if state := unwrap(found, part): return state
+    there = ", ".join([str(name) for name in found][:4]) if isinstance(found, dict) else f"a {type(found).__name__}"
+    raise ValueError(f"{path} holds no {part} of the lab, since no name ends in {LAB_MARKS[part]}; it holds {there or 'nothing'}: give the file that does")
 
 # %% ../nbs/07_inpainting.ipynb #07-083
+def first_names(names: list[str]) -> str:
+    "The first three names, and how many more there are."
+    return ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
 def fit_weights(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> nn.Module:
-    "`module` with the weights `state`, in float32 and eval mode. ValueError lists by name and shape all that does not fit."
+    "`module` with the weights `state`, in float32 and eval mode. ValueError names what does not fit."
     shapes = {name: ",".join(map(str, value.shape)) for name, value in state.items()}
     wanted = {name: ",".join(map(str, value.shape)) for name, value in module.state_dict().items()}
     faults = dict(missing=[f"{name} ({wanted[name]})" for name in wanted.keys() - shapes.keys()],
                   unexpected=[f"{name} ({shapes[name]})" for name in shapes.keys() - wanted.keys()],
                   shape=[f"{name} ({shapes[name]}) for ({wanted[name]})" for name in shapes.keys() & wanted.keys() if shapes[name] != wanted[name]])
     if any(faults.values()):
-        raise ValueError(f"{path} does not fit: " + "; ".join(f"{fault}: {', '.join(sorted(names))}" for fault, names in faults.items() if names))
+        listed = "; ".join(f"{fault}: {first_names(names)}" for fault, names in faults.items() if names)
+        raise ValueError(f"{path} does not fit: {listed}. Save the state_dict of a network with the lab's layers and names")
     module.load_state_dict({name: value.float() for name, value in state.items()})
     return module.eval()
 
 # %% ../nbs/07_inpainting.ipynb #07-086
 LAB_LAYERS = {  # the weight that tells a layer: its kind with us, which axes of that weight are its sizes, and what is renamed
     "block.2.weight": ("res", (1, 0, 2), {"gn.": "", "channel_up": "skip"}),
-    "q.weight": ("attn", (0,), {"gn.gn.": "norm.", "gn.": "norm.", "proj_out": "proj"}),
+    "q.weight": ("attn", (0,), {"norm.gn.": "norm.", "proj_out": "proj"}),
     "conv.weight": ("resize", (0,), {}),
     "gn.weight": ("norm", (0,), {"gn.": ""}),
     "weight": ("conv", (1, 0, 2), {})}
 
 def lab_layers(state: dict[str, Tensor], side: str) -> tuple[list, dict[str, Tensor]]:
     "The layout that `build_layers` reads, and the weights in our names, of `side`: \"encoder\" or \"decoder\"."
-    numbered, layout, ours = {}, [], {}
+    numbered, layout, ours = defaultdict(dict), [], {}
     for name, value in state.items():
-        if found := re.fullmatch(rf"{side}\.model\.(-?\d+)\.(.+)", name): numbered.setdefault(int(found[1]), {})[found[2]] = value
+        if found := re.fullmatch(rf"{side}\.model\.(-?\d+)\.(.+)", name): numbered[int(found[1])][found[2]] = value
     for number, layer in sorted(numbered.items()):
         tell = next((name for name, (_, axes, _) in LAB_LAYERS.items() if name in layer and layer[name].ndim > max(axes)), None)
         kind, axes, renames = LAB_LAYERS.get(tell, (None, (), {}))
@@ -244,35 +271,35 @@ def lab_layers(state: dict[str, Tensor], side: str) -> tuple[list, dict[str, Ten
             ours[f"{side}.{place}.{name}"] = value
         if kind == "resize": kind = {"encoder": "down", "decoder": "up"}[side]
         if kind: layout.append((kind, *(layer[tell].shape[axis] for axis in axes)))
-        if kind == "norm": layout.append(("silu",))  # has no weights, so the file does not mention it
+        if kind == "norm" and number + 1 not in numbered: layout.append(("silu",))
     return layout, ours
 
 # %% ../nbs/07_inpainting.ipynb #07-089
 def layer_gaps(state: dict[str, Tensor], side: str) -> list[str]:
     "The layers of `side` that are missing: numbers without weights, other than the SiLU right after a norm."
     numbers = {int(found[1]) for name in state if (found := re.match(rf"{side}\.model\.(\d+)\.", name))}
-    norms = {n for n in numbers if f"{side}.model.{n}.gn.weight" in state and f"{side}.model.{n}.q.weight" not in state}
-    return [f"{side}.model.{n}" for n in range(max(numbers, default=0) + 1) if n not in numbers and n - 1 not in norms]
+    last = max(numbers, default=0)
+    return [f"{side}.model.{n}" for n in range(last + 1) if n not in numbers and f"{side}.model.{n - 1}.gn.weight" not in state]
 
 def load_lab_vqgan(path: str | Path, image_size: int = 64) -> VQGAN:
     """The university lab's `VQGAN.pt` as our `VQGAN`; its layout is read off names and shapes. Errors as `read_checkpoint` and `fit_weights`.
 
-    `image_size` is not in the file: the side in pixels of the images it was trained on.
+    `image_size` is not in the file: the side in pixels of the images it was trained on. They are in [-1,1] with us, in the lab's scale inside.
     """
     state = read_checkpoint(path, "vqgan")
-    needed = "codebook.embedding.weight", "quant_conv.weight", "post_quant_conv.weight"
-    missing = [name for name in needed if name not in state] + layer_gaps(state, "encoder") + layer_gaps(state, "decoder")
-    if missing: raise ValueError(f"{path} does not fit: missing: {', '.join(missing)}; there is: {', '.join(list(state)[:8])}, ...")
+    missing = [name for name in ("quant_conv.weight", "post_quant_conv.weight") if name not in state]
+    missing += layer_gaps(state, "encoder") + layer_gaps(state, "decoder")
+    if missing: raise ValueError(f"{path} does not fit: missing: {first_names(missing)}. Save the whole state_dict of the lab's VQGAN")
     outer = {"post_quant_conv.": "decoder.model.-1.", "quant_conv.": "encoder.model.9999.", "codebook.": "quantizer."}
     for old, new in outer.items(): state = {re.sub(f"^{re.escape(old)}", new, name): value for name, value in state.items()}
     (encoder, down), (decoder, up) = lab_layers(state, "encoder"), lab_layers(state, "decoder")
     rest = {name: value for name, value in state.items() if not name.startswith(("encoder.model.", "decoder.model."))}
     codes, dim = state["quantizer.embedding.weight"].shape
-    config = VQGANConfig(encoder, decoder, image_size, codes, dim, norm="group", l2_normalize=False)
+    config = VQGANConfig(encoder, decoder, image_size, codes, dim, norm="group", l2_normalize=False, **LAB_SCALE)
     vqgan, x = fit_weights(VQGAN(config), down | up | rest, path), torch.zeros(1, 3, image_size, image_size)
     try: comes_back = vqgan.decode(vqgan.encode(x)).shape == x.shape
     except RuntimeError: comes_back = False
-    if not comes_back: raise ValueError(f"{path} does not fit: its layers do not lead from {image_size}x{image_size} pixels to tokens and back: {config}")
+    if not comes_back: raise ValueError(f"{path} does not fit: its layers do not lead from {image_size}x{image_size} pixels to tokens and back")
     return vqgan
 
 # %% ../nbs/07_inpainting.ipynb #07-093
@@ -283,34 +310,66 @@ ATTENTION_ROLES = {"": "proj", "o": "proj", "out": "proj", "output": "proj", "qk
 
 def attention_role(layer: str) -> str:
     "What a linear layer of that name does: q, k, v, qkv or proj; the name itself if that cannot be told."
-    bare = re.sub(r"projection|proj|linear|layer|dense|to_|fc|w|[^a-z]", "", layer.lower())
+    bare = re.sub(r"projection|proj|linear|layers?|dense|to_|fc|multi|mul|heads?|attention|attn|w|[^a-z]", "", layer.lower())
     return ATTENTION_ROLES.get(bare, layer)
 
-def stack_attention(state: dict[str, Tensor], block: str) -> None:
-    "Bring the linear layers whose names begin with `block` to our `qkv` and `proj`, in place. A fused qkv is taken as q, k, v in that order."
-    layers = {attention_role(name.removeprefix(block).removesuffix(".weight")): name.removesuffix(".weight")
-              for name in state if name.startswith(block) and name.endswith(".weight")}
-    for role, parts in dict(qkv="qkv" if {"q", "k", "v"} <= layers.keys() else ["qkv"], proj=["proj"]).items():
-        if not layers.keys() >= set(parts): continue
-        weights = [state.pop(f"{layers[part]}.weight") for part in parts]
-        biases = [state.pop(f"{layers[part]}.bias", torch.zeros(len(weight))) for part, weight in zip(parts, weights)]
-        state[f"{block}{role}.weight"], state[f"{block}{role}.bias"] = torch.cat(weights), torch.cat(biases)
+def stack_attention(state: dict[str, Tensor], block: str) -> int:
+    """Bring the linear layers whose names begin with `block` to our `qkv` and `proj`, in place: q, k, v in that order, the heads by their
+    numbers. Returns how many heads have layers of their own; 1 if none."""
+    names, layers = [name.removesuffix(".weight") for name in state if name.startswith(block) and name.endswith(".weight")], defaultdict(list)
+    for name in sorted(names, key=lambda name: [int(number) for number in re.findall(r"\d+", name)]):
+        layers[attention_role(name.removeprefix(block))].append(name)
+
+    def whole(name: str) -> Tensor:
+        "Weight and bias of a layer side by side, (out, in + 1)."
+        weight = state.pop(f"{name}.weight")
+        return torch.cat([weight, state.pop(f"{name}.bias", torch.zeros(len(weight))).unsqueeze(1)], 1)
+    heads = [whole(name).chunk(3) for name in layers["qkv"]] or [tuple(map(whole, three)) for three in zip(*(layers[role] for role in "qkv"))]
+    stacks = dict(qkv=[part for parts in zip(*heads) for part in parts], proj=[whole(name) for name in layers["proj"]])
+    for role, parts in stacks.items():
+        if parts: state[f"{block}{role}.weight"], state[f"{block}{role}.bias"] = torch.cat(parts)[:, :-1], torch.cat(parts)[:, -1]
+    return max(1, len(heads))
 
 # %% ../nbs/07_inpainting.ipynb #07-096
 def load_lab_transformer(path: str | Path, heads: int = 16) -> BidirectionalTransformer:
-    "A transformer trained in the lab as ours; sizes are read off the shapes, `heads` cannot be. Errors as `read_checkpoint` and `fit_weights`."
-    state = {}
-    for name, value in read_checkpoint(path, "transformer").items():
-        for old, new in LAB_NAMES.items(): name = re.sub(old, new, name)
-        state[name] = value
-    needed = "token_embedding.weight", "position_embedding", "blocks.0.mlp.0.weight"
-    if not state.keys() >= set(needed):
-        lab_names = "tok_emb.weight", "pos_emb", "blocks.0.MLP.0.weight"
-        raise ValueError(f"{path} does not fit: missing: {', '.join(n for n, k in zip(lab_names, needed) if k not in state)}; there is: {', '.join(list(state)[:8])}, ...")
-    layers = 1 + max(int(name.split(".")[1]) for name in state if re.match(r"blocks\.\d+\.", name))
-    for i in range(layers): stack_attention(state, f"blocks.{i}.attention.")
-    if "bias" in state: state["bias"] = state["bias"][..., :-1]
+    """A transformer trained in the lab as ours; its sizes are read off the shapes, and if each head has layers of its own, so is `heads`.
+    Errors as `read_checkpoint` and `fit_weights`."""
+    state, needed = read_checkpoint(path, "transformer"), ("tok_emb.weight", "pos_emb", "blocks.0.MLP.0.weight")
+    if missing := [name for name in needed if name not in state]:
+        raise ValueError(f"{path} does not fit: missing: {first_names(missing)}. Save the whole state_dict of the lab's transformer")
     embedding, positions, hidden = (state[name].shape for name in needed)
+    for old, new in LAB_NAMES.items(): state = {re.sub(old, new, name): value for name, value in state.items()}
+    layers = 1 + max(int(name.split(".")[1]) for name in state if re.match(r"blocks\.\d+\.", name))
+    try: found = {stack_attention(state, f"blocks.{i}.attention.") for i in range(layers)} - {1}
+    except RuntimeError as error: raise ValueError(f"{path} does not fit: its attention layers cannot be stacked ({error})") from error
+    if "bias" in state: state["bias"] = state["bias"][..., :-1]
     config = replace(TransformerConfig.preset("lab"), num_tokens=positions[0], codebook_size=embedding[0] - 1, dim=embedding[1],
-                     layers=layers, heads=heads, hidden=hidden[0])
+                     layers=layers, heads=max(found, default=heads), hidden=hidden[0])
     return fit_weights(BidirectionalTransformer(config), state, path)
+
+# %% ../nbs/07_inpainting.ipynb #07-098a
+def masked_nats(model: MaskGIT, images: Tensor) -> tuple[float, float]:
+    """Nats a token: the model's cross-entropy on a random half of the tokens of `images` (M,3,H,W), and the entropy of these tokens' own
+    frequencies, which is what a guess without any context costs."""
+    with evaluating(model.vqgan): tokens = model.vqgan.encode(images.to(model.device))
+    mask = random_mask(torch.full((len(tokens),), 0.5), tokens.shape[1], generator=torch.Generator().manual_seed(0)).to(model.device)
+    logits = predict(model.transformer, tokens.masked_fill(mask, model.transformer.mask_token_id))
+    return mvtm_loss(logits, tokens, mask, label_smoothing=0.0).item(), math.log(perplexity(tokens, model.vqgan.config.codebook_size))
+
+def lab_doubt(model: MaskGIT, images: Tensor, what: str = "these pictures") -> str:
+    "One sentence if the model guesses masked tokens of `images` (M,3,H,W) no better than by their frequencies; else an empty one."
+    loss, entropy = masked_nats(model, images)
+    if loss < entropy: return ""
+    return (f"this transformer guesses masked tokens of {what} no better than their frequencies do ({loss:.2f} nats against {entropy:.2f}): it was not "
+            "trained on such pictures and this VQGAN, or its attention was calculated otherwise (heads counted or cut in another way, scores "
+            "scaled or normalised in another way), which no file tells")
+
+# %% ../nbs/07_inpainting.ipynb #07-098d
+def is_lab(name: str | Path) -> bool:
+    "Whether `name` means files of the lab, VQGAN.pt or VQGAN.pt,transformer.pt, and not weights in our format."
+    return str(name).endswith((".pt", ".pth", ".ckpt"))
+
+def load_lab(name: str | Path, heads: int = 16) -> MaskGIT:
+    "The lab's two stages, from VQGAN.pt,transformer.pt or from one file that holds both. Errors as `load_lab_vqgan` and `load_lab_transformer`."
+    first, _, second = str(name).partition(",")
+    return MaskGIT(load_lab_vqgan(first), load_lab_transformer(second or first, heads))

@@ -3,7 +3,7 @@
 # %% ../nbs/01_vqgan.ipynb #01-003
 from __future__ import annotations
 import json, os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from .images import upload
 
 # %% auto #0
-__all__ = ['Downsample', 'Upsample', 'ChannelNorm', 'norm_layer', 'ResBlock', 'AttnBlock', 'build_layers', 'nearest_code',
-           'straight_through', 'vq_loss', 'Quantized', 'VectorQuantizer', 'perplexity', 'psnr', 'VQGANConfig',
-           'small_vqgan', 'taming_layers', 'taming_vqgan', 'lab_vqgan', 'paper_vqgan', 'Reconstruction', 'VQGAN',
-           'PatchDiscriminator', 'hinge_loss', 'PerceptualLoss', 'save_module', 'load_module', 'shipped_weights',
-           'find_weights']
+__all__ = ['LAB_SCALE', 'Downsample', 'Upsample', 'ChannelNorm', 'norm_layer', 'ResBlock', 'AttnBlock', 'build_layers',
+           'nearest_code', 'straight_through', 'vq_loss', 'Quantized', 'VectorQuantizer', 'perplexity', 'psnr',
+           'VQGANConfig', 'small_vqgan', 'taming_layers', 'taming_vqgan', 'lab_vqgan', 'paper_vqgan', 'Reconstruction',
+           'VQGAN', 'PatchDiscriminator', 'hinge_loss', 'PerceptualLoss', 'save_module', 'load_module',
+           'shipped_weights', 'find_weights']
 
 # %% ../nbs/01_vqgan.ipynb #01-011
 class Downsample(nn.Module):
@@ -176,7 +176,7 @@ def psnr(x: Tensor, y: Tensor) -> float:
 class VQGANConfig:
     """The shape of a `VQGAN`. `encoder` and `decoder` list layers as `build_layers` reads them; `image_size` is the side of the
     square images in pixels, `latent_dim` the length of a code, `norm` one of `norm_layer`'s kinds; `l2_normalize` and
-    `beta` are the `VectorQuantizer`'s."""
+    `beta` are the `VectorQuantizer`'s. The networks see colours of [0,1] less `mean`, over `std`: by default [-1,1] as it is."""
     encoder: tuple
     decoder: tuple
     image_size: int = 64
@@ -185,10 +185,15 @@ class VQGANConfig:
     norm: str = "channel"
     l2_normalize: bool = True
     beta: float = 0.25
+    mean: tuple = (0.5, 0.5, 0.5)
+    std: tuple = (0.5, 0.5, 0.5)
 
     def __post_init__(self):  # lists, as JSON gives them, become tuples
         for name in ("encoder", "decoder"):
             object.__setattr__(self, name, tuple(tuple(layer) for layer in getattr(self, name)))
+        for name in ("mean", "std"): object.__setattr__(self, name, tuple(getattr(self, name)))
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError(f"mean and std must be three numbers each, std above 0; got {self.mean}, {self.std}")
 
     @property
     def grid(self) -> int:
@@ -241,9 +246,14 @@ def taming_vqgan(channels: tuple, down_at: tuple, latent_dim: int, **options) ->
           *taming_layers(channels[::-1], up_at, 3, up=True), ("norm", top), ("silu",), ("conv", top, 3, 3)]
     return VQGANConfig(down, up, latent_dim=latent_dim, norm="group", l2_normalize=False, **options)
 
-def lab_vqgan() -> VQGANConfig:
-    "The university lab's tokenizer: 64 pixels to 16x16 tokens through widths 128,128,128,256,256,512, codes of length 256."
-    return taming_vqgan((128, 128, 128, 256, 256, 512), down_at=(1, 3), latent_dim=256)
+LAB_SCALE = dict(mean=(0.4868, 0.4341, 0.3844), std=(0.2620, 0.2527, 0.2543))  # of the colours of the lab's cats
+
+def lab_vqgan(down: tuple = (128, 128, 128, 256, 256, 512), up: tuple = (128, 128, 256, 256, 512), latent_dim: int = 256, **options) -> VQGANConfig:
+    """The university lab's tokenizer, 64 pixels to 16x16 tokens; `down` and `up` are its widths, each from the top. Its decoder is not the
+    encoder's mirror: it attends after each block at 16x16, and has no SiLU before its last convolution."""
+    shape = taming_vqgan(down, down_at=(2, 4), latent_dim=latent_dim, **LAB_SCALE | options)
+    levels = taming_layers((up[-1], *up[::-1]), (0, 2), 3, up=True, attn_at=(0,))
+    return replace(shape, decoder=(*shape.decoder[:5], *levels, ("norm", up[0]), ("conv", up[0], 3, 3)))
 
 # %% ../nbs/01_vqgan.ipynb #01-061b
 def paper_vqgan() -> VQGANConfig:
@@ -271,11 +281,22 @@ class VQGAN(nn.Module):
         self.encoder = build_layers(config.encoder, config.norm)
         self.quantizer = VectorQuantizer(config.codebook_size, config.latent_dim, config.l2_normalize, config.beta)
         self.decoder = build_layers(config.decoder, config.norm)
+        pairs = list(zip(config.mean, config.std))  # ours is 2c - 1 for a colour c in [0,1], the networks' (c - mean) / std = ours * scale + shift
+        for name, numbers in dict(scale=[0.5 / std for _, std in pairs], shift=[(0.5 - mean) / std for mean, std in pairs]).items():
+            self.register_buffer(name, torch.tensor(numbers).view(3, 1, 1), persistent=False)
+
+    def latents(self, x: Tensor) -> Tensor:
+        "Images (B,3,H,W) in [-1,1] to what is quantized, (B,D,h,w)."
+        return self.encoder(x * self.scale + self.shift)
+
+    def render(self, codes: Tensor) -> Tensor:
+        "Codes (B,D,h,w) to images (B,3,H,W), in [-1,1] but for what the decoder overshoots."
+        return (self.decoder(codes) - self.shift) / self.scale
 
     def forward(self, x: Tensor) -> Reconstruction:
-        latents = self.encoder(x)
+        latents = self.latents(x)
         quantized = self.quantizer(latents)
-        return Reconstruction(self.decoder(quantized.codes), quantized.tokens, quantized.loss, latents)
+        return Reconstruction(self.render(quantized.codes), quantized.tokens, quantized.loss, latents)
 
     @property
     def device(self) -> torch.device: return self.quantizer.embedding.weight.device
@@ -286,12 +307,12 @@ class VQGAN(nn.Module):
         size = self.config.image_size
         if x.ndim != 4 or tuple(x.shape[1:]) != (3, size, size):
             raise ValueError(f"images must be (B,3,{size},{size}) in [-1,1]; got {tuple(x.shape)}")
-        return self.quantizer(self.encoder(x)).tokens
+        return self.quantizer(self.latents(x)).tokens
 
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
         "Tokens (B,N) in [0,K) to images (B,3,H,W), clipped to [-1,1]."
-        return self.decoder(self.quantizer.lookup(tokens)).clamp(-1, 1)
+        return self.render(self.quantizer.lookup(tokens)).clamp(-1, 1)
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> VQGAN:
