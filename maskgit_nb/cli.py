@@ -20,7 +20,8 @@ from .decoding import CONFIDENCES, ORDERS
 from .experiments import EXPERIMENTS, open_train, run_experiment, verdict
 from .fid import NETWORKS, fid, frechet_distance, get_network, image_features, picture_batches, score
 from .images import ImageFolder, Pictures, crop_hole, drawn_cats, find_pictures, fit_picture, load_hole, load_image, open_picture, random_holes, save_sheet, square_crop, tile, to_picture, to_tensor, to_uint8
-from .inpainting import Inpainting, MaskGIT, is_lab, lab_doubt, load_lab, load_lab_transformer, load_lab_vqgan, open_checkpoint, step_images, unwrap
+from .inpainting import (Inpainting, MaskGIT, is_lab, lab_doubt, load_lab, load_lab_transformer, load_lab_vqgan,
+                                   open_checkpoint, step_images, unwrap)
 from .masking import mask_to_hole
 from .schedules import SCHEDULES
 from .training import RATIOS, FreshCats, ShardStream, TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan, in_words, within

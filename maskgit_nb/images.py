@@ -483,7 +483,8 @@ class PictureFiles(Dataset):
 def data_root() -> Path:
     "The folder or zip of real data that the environment variable MASKGIT_NB_DATA names. FileNotFoundError if unset or not there."
     name = os.environ.get("MASKGIT_NB_DATA")
-    if not name: raise FileNotFoundError("MASKGIT_NB_DATA is not set: set it to the folder that holds train/ and val/, or cat_face/ and mask64/, or to cats64.zip")
+    if not name: raise FileNotFoundError("MASKGIT_NB_DATA is not set: set it to the folder that holds train/ and val/, or "
+                                         "cat_face/ and mask64/, or to cats64.zip")
     if not Path(name).exists(): raise FileNotFoundError(f"MASKGIT_NB_DATA is {name}, which does not exist")
     return Path(name)
 
@@ -502,14 +503,14 @@ def unzipped(path: Path) -> Path:
 
 # %% ../nbs/00_images.ipynb #00-100
 def find_split(root: str | Path, split: str) -> Path:
-    """The folder of a split, one of train, val, masked_image, mask64, in one of the lab's layouts or that of `cats64.zip`.
+    """The folder of a split, one of train, val, masked_image, mask64, in the lab's layouts or that of `cats64.zip`.
 
-    `root` holds the layout, is its `cat_face`, or is the zip. ValueError on another split, FileNotFoundError if it is not there."""
+    `root` holds the layout, is its `cat_face`, or is the zip. ValueError on another split, FileNotFoundError if absent."""
     if split not in ("train", "val", "masked_image", "mask64"): raise ValueError(f"split must be train, val, masked_image or mask64; got {split!r}")
     if not Path(root).exists(): raise FileNotFoundError(f"no folder or zip {root}")
     folder = Path(root) if Path(root).is_dir() else unzipped(Path(root))
     places = [folder / top / part / split for top in (".", "cats64", "cat_face") for part in (".", "test")]
-    if folder.resolve().name == "cat_face": places.append(folder.resolve().parent / split)  # where the lab keeps mask64
+    if folder.resolve().name == "cat_face": places.append(folder.resolve().parent / split)  # the lab's place for mask64
     for place in places:
         if place.is_dir(): return place
     raise FileNotFoundError(f"no {split}/ in {folder}, nor in its cat_face/, cats64/ or test/")

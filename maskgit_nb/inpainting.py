@@ -20,8 +20,8 @@ from .vqgan import LAB_SCALE, VQGAN, VQGANConfig, perplexity, save_module
 # %% auto #0
 __all__ = ['FILLS', 'PLAIN', 'LAB_MARKS', 'LAB_LAYERS', 'LAB_NAMES', 'ATTENTION_ROLES', 'hole_to_mask', 'smooth_fill',
            'grey_fill', 'visible_evidence', 'composite', 'poisson_blend', 'TwoStages', 'Inpainting', 'check_inputs',
-           'MaskGIT', 'step_images', 'nested_dicts', 'unwrap', 'numpy_numbers', 'open_checkpoint', 'read_checkpoint',
-           'first_names', 'fit_weights', 'lab_layers', 'layer_gaps', 'load_lab_vqgan', 'attention_role',
+           'MaskGIT', 'step_images', 'nested_dicts', 'unwrap', 'numpy_numbers', 'open_checkpoint', 'first_names',
+           'read_checkpoint', 'fit_weights', 'renamed', 'lab_layers', 'layer_gaps', 'load_lab_vqgan', 'attention_role',
            'stack_attention', 'load_lab_transformer', 'masked_nats', 'lab_doubt', 'is_lab', 'load_lab']
 
 # %% ../nbs/07_inpainting.ipynb #07-012
@@ -195,13 +195,14 @@ def nested_dicts(found) -> Iterator[dict]:
     for value in found.values(): yield from nested_dicts(value)
 
 def unwrap(found, part: str) -> dict[str, Tensor]:
-    """The tensors of one network, "vqgan" or "transformer", in what `torch.load` gave: those beside its `LAB_MARKS`, without the prefix that
-    stands before it there. Empty if it is not there, the first if there are several."""
+    """The tensors of one network, "vqgan" or "transformer", in what `torch.load` gave: those beside its `LAB_MARKS`,
+    without the prefix that stands before it there. Empty if it is not there, the first if there are several."""
     for names in nested_dicts(found):
         for name in names:
             prefix = str(name).removesuffix(LAB_MARKS[part])
             if prefix == name or prefix and not prefix.endswith("."): continue
-            return {key.removeprefix(prefix): x for key, x in names.items() if isinstance(x, Tensor) and key.startswith(prefix)}
+            tensors = {str(key): x for key, x in names.items() if isinstance(x, Tensor)}
+            return {key.removeprefix(prefix): x for key, x in tensors.items() if key.startswith(prefix)}
     return {}
 
 # %% ../nbs/07_inpainting.ipynb #07-080
@@ -217,32 +218,35 @@ def open_checkpoint(path: str | Path):
     FileNotFoundError if there is none; ValueError if it is damaged or holds other pickled objects."""
     if not Path(path).is_file(): raise FileNotFoundError(f"no checkpoint {path}")
     try:
-        with torch.serialization.safe_globals(numpy_numbers()): return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(numpy_numbers()):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         kind = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if not kind: raise ValueError(f"cannot read {path}: damaged, or no torch checkpoint ({type(error).__name__})") from error
-        raise ValueError(f"{path} holds a pickled {kind[1]}, which could run code when loaded: if you trust it, load it with its own code "
-                         "and give what torch.save(model.state_dict(), ...) writes") from error
+        raise ValueError(f"{path} holds a pickled {kind[1]}, which could run code when loaded: if you trust it, load it "
+                         "with its own code and give what torch.save(model.state_dict(), ...) writes") from error
 
-def read_checkpoint(path: str | Path, part: str) -> dict[str, Tensor]:
-    "The tensors of `part`, \"vqgan\" or \"transformer\", in the lab's file `path`. ValueError if it holds none; others as `open_checkpoint`."
-    found = open_checkpoint(path)
-    if state := unwrap(found, part): return state
-    there = ", ".join([str(name) for name in found][:4]) if isinstance(found, dict) else f"a {type(found).__name__}"
-    raise ValueError(f"{path} holds no {part} of the lab, since no name ends in {LAB_MARKS[part]}; it holds {there or 'nothing'}: give the file that does")
-
-# %% ../nbs/07_inpainting.ipynb #07-083
 def first_names(names: list[str]) -> str:
     "The first three names, and how many more there are."
     return ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
+def read_checkpoint(path: str | Path, part: str) -> dict[str, Tensor]:
+    "The tensors of `part`, vqgan or transformer, in the file `path`. ValueError if it holds none, or as `open_checkpoint`."
+    found = open_checkpoint(path)
+    if state := unwrap(found, part): return state
+    there = first_names([str(name) for name in found]) if isinstance(found, dict) else f"a {type(found).__name__}"
+    raise ValueError(f"{path} holds no {part} of the lab, since no name ends in {LAB_MARKS[part]}; it holds "
+                     f"{there or 'nothing'}: give the file that does")
+
+# %% ../nbs/07_inpainting.ipynb #07-083
 def fit_weights(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> nn.Module:
     "`module` with the weights `state`, in float32 and eval mode. ValueError names what does not fit."
     shapes = {name: ",".join(map(str, value.shape)) for name, value in state.items()}
     wanted = {name: ",".join(map(str, value.shape)) for name, value in module.state_dict().items()}
+    other = [name for name in shapes.keys() & wanted.keys() if shapes[name] != wanted[name]]
     faults = dict(missing=[f"{name} ({wanted[name]})" for name in wanted.keys() - shapes.keys()],
                   unexpected=[f"{name} ({shapes[name]})" for name in shapes.keys() - wanted.keys()],
-                  shape=[f"{name} ({shapes[name]}) for ({wanted[name]})" for name in shapes.keys() & wanted.keys() if shapes[name] != wanted[name]])
+                  shape=[f"{name} ({shapes[name]}) for ({wanted[name]})" for name in other])
     if any(faults.values()):
         listed = "; ".join(f"{fault}: {first_names(names)}" for fault, names in faults.items() if names)
         raise ValueError(f"{path} does not fit: {listed}. Save the state_dict of a network with the lab's layers and names")
@@ -257,13 +261,20 @@ LAB_LAYERS = {  # the weight that tells a layer: its kind with us, which axes of
     "gn.weight": ("norm", (0,), {"gn.": ""}),
     "weight": ("conv", (1, 0, 2), {})}
 
+def renamed(state: dict[str, Tensor], patterns: dict[str, str]) -> dict[str, Tensor]:
+    "`state` with each regular expression in its names replaced, one after another."
+    for old, new in patterns.items(): state = {re.sub(old, new, name): x for name, x in state.items()}
+    return state
+
 def lab_layers(state: dict[str, Tensor], side: str) -> tuple[list, dict[str, Tensor]]:
     "The layout that `build_layers` reads, and the weights in our names, of `side`: \"encoder\" or \"decoder\"."
     numbered, layout, ours = defaultdict(dict), [], {}
     for name, value in state.items():
-        if found := re.fullmatch(rf"{side}\.model\.(-?\d+)\.(.+)", name): numbered[int(found[1])][found[2]] = value
+        found = re.fullmatch(rf"{side}\.model\.(-?\d+)\.(.+)", name)
+        if found: numbered[int(found[1])][found[2]] = value
     for number, layer in sorted(numbered.items()):
-        tell = next((name for name, (_, axes, _) in LAB_LAYERS.items() if name in layer and layer[name].ndim > max(axes)), None)
+        tells = (name for name, (_, axes, _) in LAB_LAYERS.items() if name in layer and layer[name].ndim > max(axes))
+        tell = next(tells, None)
         kind, axes, renames = LAB_LAYERS.get(tell, (None, (), {}))
         place = len(layout) if kind else f"model.{number}"
         for name, value in layer.items():
@@ -278,28 +289,28 @@ def lab_layers(state: dict[str, Tensor], side: str) -> tuple[list, dict[str, Ten
 def layer_gaps(state: dict[str, Tensor], side: str) -> list[str]:
     "The layers of `side` that are missing: numbers without weights, other than the SiLU right after a norm."
     numbers = {int(found[1]) for name in state if (found := re.match(rf"{side}\.model\.(\d+)\.", name))}
-    last = max(numbers, default=0)
-    return [f"{side}.model.{n}" for n in range(last + 1) if n not in numbers and f"{side}.model.{n - 1}.gn.weight" not in state]
+    absent = [n for n in range(max(numbers, default=0) + 1) if n not in numbers]
+    return [f"{side}.model.{n}" for n in absent if f"{side}.model.{n - 1}.gn.weight" not in state]
 
 def load_lab_vqgan(path: str | Path, image_size: int = 64) -> VQGAN:
-    """The university lab's `VQGAN.pt` as our `VQGAN`; its layout is read off names and shapes. Errors as `read_checkpoint` and `fit_weights`.
-
-    `image_size` is not in the file: the side in pixels of the images it was trained on. They are in [-1,1] with us, in the lab's scale inside.
-    """
+    """The university lab's `VQGAN.pt` as our `VQGAN`, which takes images in [-1,1] like all others; its layout is read off
+    names and shapes. `image_size`, the side in pixels of the images it was trained on, is not in the file.
+    Errors as `read_checkpoint` and `fit_weights`."""
     state = read_checkpoint(path, "vqgan")
     missing = [name for name in ("quant_conv.weight", "post_quant_conv.weight") if name not in state]
     missing += layer_gaps(state, "encoder") + layer_gaps(state, "decoder")
-    if missing: raise ValueError(f"{path} does not fit: missing: {first_names(missing)}. Save the whole state_dict of the lab's VQGAN")
-    outer = {"post_quant_conv.": "decoder.model.-1.", "quant_conv.": "encoder.model.9999.", "codebook.": "quantizer."}
-    for old, new in outer.items(): state = {re.sub(f"^{re.escape(old)}", new, name): value for name, value in state.items()}
+    if missing: raise ValueError(f"{path} does not fit: missing: {first_names(missing)}. Save the VQGAN's whole state_dict")
+    outer = {r"^post_quant_conv\.": "decoder.model.-1.", r"^quant_conv\.": "encoder.model.9999.", r"^codebook\.": "quantizer."}
+    state = renamed(state, outer)
     (encoder, down), (decoder, up) = lab_layers(state, "encoder"), lab_layers(state, "decoder")
-    rest = {name: value for name, value in state.items() if not name.startswith(("encoder.model.", "decoder.model."))}
+    rest = {name: x for name, x in state.items() if not name.startswith(("encoder.model.", "decoder.model."))}
     codes, dim = state["quantizer.embedding.weight"].shape
     config = VQGANConfig(encoder, decoder, image_size, codes, dim, norm="group", l2_normalize=False, **LAB_SCALE)
     vqgan, x = fit_weights(VQGAN(config), down | up | rest, path), torch.zeros(1, 3, image_size, image_size)
     try: comes_back = vqgan.decode(vqgan.encode(x)).shape == x.shape
     except RuntimeError: comes_back = False
-    if not comes_back: raise ValueError(f"{path} does not fit: its layers do not lead from {image_size}x{image_size} pixels to tokens and back")
+    if not comes_back:
+        raise ValueError(f"{path} does not fit: its layers do not lead from {image_size}x{image_size} pixels to tokens and back")
     return vqgan
 
 # %% ../nbs/07_inpainting.ipynb #07-093
@@ -310,13 +321,14 @@ ATTENTION_ROLES = {"": "proj", "o": "proj", "out": "proj", "output": "proj", "qk
 
 def attention_role(layer: str) -> str:
     "What a linear layer of that name does: q, k, v, qkv or proj; the name itself if that cannot be told."
-    bare = re.sub(r"projection|proj|linear|layers?|dense|to_|fc|multi|mul|heads?|attention|attn|w|[^a-z]", "", layer.lower())
-    return ATTENTION_ROLES.get(bare, layer)
+    words = r"projection|proj|linear|layers?|dense|to_|fc|multi|mul|heads?|attention|attn|w|[^a-z]"
+    return ATTENTION_ROLES.get(re.sub(words, "", layer.lower()), layer)
 
 def stack_attention(state: dict[str, Tensor], block: str) -> int:
-    """Bring the linear layers whose names begin with `block` to our `qkv` and `proj`, in place: q, k, v in that order, the heads by their
-    numbers. Returns how many heads have layers of their own; 1 if none."""
-    names, layers = [name.removesuffix(".weight") for name in state if name.startswith(block) and name.endswith(".weight")], defaultdict(list)
+    """Bring the linear layers whose names begin with `block` to our `qkv` and `proj`, in place: q, k, v in that order, the
+    heads by their numbers. Returns how many heads have layers of their own; 1 if none."""
+    layers, weights = defaultdict(list), [name for name in state if name.startswith(block) and name.endswith(".weight")]
+    names = [name.removesuffix(".weight") for name in weights if state[name].ndim == 2]
     for name in sorted(names, key=lambda name: [int(number) for number in re.findall(r"\d+", name)]):
         layers[attention_role(name.removeprefix(block))].append(name)
 
@@ -324,45 +336,51 @@ def stack_attention(state: dict[str, Tensor], block: str) -> int:
         "Weight and bias of a layer side by side, (out, in + 1)."
         weight = state.pop(f"{name}.weight")
         return torch.cat([weight, state.pop(f"{name}.bias", torch.zeros(len(weight))).unsqueeze(1)], 1)
-    heads = [whole(name).chunk(3) for name in layers["qkv"]] or [tuple(map(whole, three)) for three in zip(*(layers[role] for role in "qkv"))]
+    heads = [whole(name).chunk(3) for name in layers["qkv"]]
+    if not heads: heads = [tuple(map(whole, three)) for three in zip(*(layers[role] for role in "qkv"))]
     stacks = dict(qkv=[part for parts in zip(*heads) for part in parts], proj=[whole(name) for name in layers["proj"]])
     for role, parts in stacks.items():
-        if parts: state[f"{block}{role}.weight"], state[f"{block}{role}.bias"] = torch.cat(parts)[:, :-1], torch.cat(parts)[:, -1]
+        if not parts: continue
+        stack = torch.cat(parts)
+        state[f"{block}{role}.weight"], state[f"{block}{role}.bias"] = stack[:, :-1], stack[:, -1]
     return max(1, len(heads))
 
 # %% ../nbs/07_inpainting.ipynb #07-096
 def load_lab_transformer(path: str | Path, heads: int = 16) -> BidirectionalTransformer:
-    """A transformer trained in the lab as ours; its sizes are read off the shapes, and if each head has layers of its own, so is `heads`.
-    Errors as `read_checkpoint` and `fit_weights`."""
+    """A transformer trained in the lab as ours; its sizes are read off the shapes, and if each head has layers of its own,
+    so is `heads`. Errors as `read_checkpoint` and `fit_weights`."""
     state, needed = read_checkpoint(path, "transformer"), ("tok_emb.weight", "pos_emb", "blocks.0.MLP.0.weight")
     if missing := [name for name in needed if name not in state]:
-        raise ValueError(f"{path} does not fit: missing: {first_names(missing)}. Save the whole state_dict of the lab's transformer")
+        raise ValueError(f"{path} does not fit: missing: {first_names(missing)}. Save the transformer's whole state_dict")
     embedding, positions, hidden = (state[name].shape for name in needed)
-    for old, new in LAB_NAMES.items(): state = {re.sub(old, new, name): value for name, value in state.items()}
+    state = renamed(state, LAB_NAMES)
     layers = 1 + max(int(name.split(".")[1]) for name in state if re.match(r"blocks\.\d+\.", name))
     try: found = {stack_attention(state, f"blocks.{i}.attention.") for i in range(layers)} - {1}
-    except RuntimeError as error: raise ValueError(f"{path} does not fit: its attention layers cannot be stacked ({error})") from error
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit: its attention layers cannot be stacked ({error})") from error
     if "bias" in state: state["bias"] = state["bias"][..., :-1]
-    config = replace(TransformerConfig.preset("lab"), num_tokens=positions[0], codebook_size=embedding[0] - 1, dim=embedding[1],
-                     layers=layers, heads=max(found, default=heads), hidden=hidden[0])
+    config = replace(TransformerConfig.preset("lab"), num_tokens=positions[0], codebook_size=embedding[0] - 1,
+                     dim=embedding[1], layers=layers, heads=max(found, default=heads), hidden=hidden[0])
     return fit_weights(BidirectionalTransformer(config), state, path)
 
 # %% ../nbs/07_inpainting.ipynb #07-098a
 def masked_nats(model: MaskGIT, images: Tensor) -> tuple[float, float]:
-    """Nats a token: the model's cross-entropy on a random half of the tokens of `images` (M,3,H,W), and the entropy of these tokens' own
-    frequencies, which is what a guess without any context costs."""
+    """Nats a token: the model's cross-entropy on a random half of the tokens of `images` (M,3,H,W), and the entropy of
+    these tokens' own frequencies, which is what a guess without any context costs."""
     with evaluating(model.vqgan): tokens = model.vqgan.encode(images.to(model.device))
-    mask = random_mask(torch.full((len(tokens),), 0.5), tokens.shape[1], generator=torch.Generator().manual_seed(0)).to(model.device)
+    half, generator = torch.full((len(tokens),), 0.5), torch.Generator().manual_seed(0)
+    mask = random_mask(half, tokens.shape[1], generator=generator).to(model.device)
     logits = predict(model.transformer, tokens.masked_fill(mask, model.transformer.mask_token_id))
-    return mvtm_loss(logits, tokens, mask, label_smoothing=0.0).item(), math.log(perplexity(tokens, model.vqgan.config.codebook_size))
+    entropy = math.log(perplexity(tokens, model.vqgan.config.codebook_size))
+    return mvtm_loss(logits, tokens, mask, label_smoothing=0.0).item(), entropy
 
 def lab_doubt(model: MaskGIT, images: Tensor, what: str = "these pictures") -> str:
-    "One sentence if the model guesses masked tokens of `images` (M,3,H,W) no better than by their frequencies; else an empty one."
+    "One sentence if the model guesses masked tokens of `images` (M,3,H,W) no better than by frequency; else an empty one."
     loss, entropy = masked_nats(model, images)
     if loss < entropy: return ""
-    return (f"this transformer guesses masked tokens of {what} no better than their frequencies do ({loss:.2f} nats against {entropy:.2f}): it was not "
-            "trained on such pictures and this VQGAN, or its attention was calculated otherwise (heads counted or cut in another way, scores "
-            "scaled or normalised in another way), which no file tells")
+    return (f"this transformer guesses masked tokens of {what} no better than their frequencies do ({loss:.2f} nats against "
+            f"{entropy:.2f}): it was not trained on such pictures and this VQGAN, or its attention was calculated otherwise "
+            "(heads counted or cut in another way, scores scaled or normalised in another way), which no file tells")
 
 # %% ../nbs/07_inpainting.ipynb #07-098d
 def is_lab(name: str | Path) -> bool:
@@ -370,6 +388,6 @@ def is_lab(name: str | Path) -> bool:
     return str(name).endswith((".pt", ".pth", ".ckpt"))
 
 def load_lab(name: str | Path, heads: int = 16) -> MaskGIT:
-    "The lab's two stages, from VQGAN.pt,transformer.pt or from one file that holds both. Errors as `load_lab_vqgan` and `load_lab_transformer`."
+    "The lab's two stages, from VQGAN.pt,transformer.pt or from one file that holds both. Errors as the two loaders'."
     first, _, second = str(name).partition(",")
     return MaskGIT(load_lab_vqgan(first), load_lab_transformer(second or first, heads))

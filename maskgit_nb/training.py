@@ -464,7 +464,7 @@ def changed_settings(before: Mapping, now: Mapping, out: Path) -> list[str]:
     def changes(old: Mapping, new: Mapping) -> list[str]: return [f"{name} {new[name]} (was {old[name]})" for name in new if name in old and old[name] != new[name]]
     for name in FITTING:
         if name not in before or before[name] == now.get(name): continue
-        if name == "model" and before[name].items() <= now[name].items(): continue  # an older version knew fewer fields
+        if name == "model" and before[name].items() <= now[name].items(): continue  # an older version had fewer fields
         parts = changes(before[name], now[name]) if name == "model" else [f"{name} {now[name]} (was {before[name]})"]
         raise ValueError(f"{out} holds a run of another kind, asked for now: {', '.join(parts) or 'another stage'}. Give another folder, or begin anew in this one (resume=False, --restart)")
     return changes({name: value for name, value in before.items() if name not in FITTING}, now)

@@ -176,7 +176,7 @@ def psnr(x: Tensor, y: Tensor) -> float:
 class VQGANConfig:
     """The shape of a `VQGAN`. `encoder` and `decoder` list layers as `build_layers` reads them; `image_size` is the side of the
     square images in pixels, `latent_dim` the length of a code, `norm` one of `norm_layer`'s kinds; `l2_normalize` and
-    `beta` are the `VectorQuantizer`'s. The networks see colours of [0,1] less `mean`, over `std`: by default [-1,1] as it is."""
+    `beta` are the `VectorQuantizer`'s. The networks see (colour - mean) / std of colours in [0,1]: by default [-1,1]."""
     encoder: tuple
     decoder: tuple
     image_size: int = 64
@@ -248,9 +248,10 @@ def taming_vqgan(channels: tuple, down_at: tuple, latent_dim: int, **options) ->
 
 LAB_SCALE = dict(mean=(0.4868, 0.4341, 0.3844), std=(0.2620, 0.2527, 0.2543))  # of the colours of the lab's cats
 
-def lab_vqgan(down: tuple = (128, 128, 128, 256, 256, 512), up: tuple = (128, 128, 256, 256, 512), latent_dim: int = 256, **options) -> VQGANConfig:
-    """The university lab's tokenizer, 64 pixels to 16x16 tokens; `down` and `up` are its widths, each from the top. Its decoder is not the
-    encoder's mirror: it attends after each block at 16x16, and has no SiLU before its last convolution."""
+def lab_vqgan(down: tuple = (128, 128, 128, 256, 256, 512), up: tuple = (128, 128, 256, 256, 512),
+              latent_dim: int = 256, **options) -> VQGANConfig:
+    """The university lab's tokenizer, 64 pixels to 16x16 tokens; `down` and `up` are its widths, each from the top. Its
+    decoder is no mirror: it attends after each block at 16x16, and has no SiLU before its last convolution."""
     shape = taming_vqgan(down, down_at=(2, 4), latent_dim=latent_dim, **LAB_SCALE | options)
     levels = taming_layers((up[-1], *up[::-1]), (0, 2), 3, up=True, attn_at=(0,))
     return replace(shape, decoder=(*shape.decoder[:5], *levels, ("norm", up[0]), ("conv", up[0], 3, 3)))
@@ -281,9 +282,10 @@ class VQGAN(nn.Module):
         self.encoder = build_layers(config.encoder, config.norm)
         self.quantizer = VectorQuantizer(config.codebook_size, config.latent_dim, config.l2_normalize, config.beta)
         self.decoder = build_layers(config.decoder, config.norm)
-        pairs = list(zip(config.mean, config.std))  # ours is 2c - 1 for a colour c in [0,1], the networks' (c - mean) / std = ours * scale + shift
-        for name, numbers in dict(scale=[0.5 / std for _, std in pairs], shift=[(0.5 - mean) / std for mean, std in pairs]).items():
-            self.register_buffer(name, torch.tensor(numbers).view(3, 1, 1), persistent=False)
+        # ours is 2c - 1 for a colour c in [0,1], the networks' (c - mean) / std = ours * scale + shift
+        scale, shift = [0.5 / std for std in config.std], [(0.5 - mean) / std for mean, std in zip(config.mean, config.std)]
+        self.register_buffer("scale", torch.tensor(scale).view(3, 1, 1), persistent=False)
+        self.register_buffer("shift", torch.tensor(shift).view(3, 1, 1), persistent=False)
 
     def latents(self, x: Tensor) -> Tensor:
         "Images (B,3,H,W) in [-1,1] to what is quantized, (B,D,h,w)."

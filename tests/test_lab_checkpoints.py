@@ -1,5 +1,6 @@
-"""The university lab's checkpoints. The judge is `tests/lab/`: files that the lab's own classes wrote, narrow and with random weights, and
-what these classes make of the same pictures and tokens. Nothing here says a second time how the lab's networks calculate."""
+"""The university lab's checkpoints. The judge is `tests/lab/`: files that the lab's own classes wrote, narrow and with
+random weights, and what these classes make of the same pictures and tokens. Nothing here says a second time how the
+lab's networks calculate."""
 import json
 import os
 import pickle
@@ -55,6 +56,9 @@ def pictures() -> Tensor:
     return EXPECTED["pictures"].float() / 127.5 - 1
 
 
+def prefixed(prefix: str, state: dict) -> dict: return {prefix + name: x for name, x in state.items()}
+
+
 def same_pictures(vqgan: VQGAN) -> None:
     "Fail unless `vqgan` makes of the lab's pictures what the lab's did."
     tokens = vqgan.encode(pictures())
@@ -66,7 +70,8 @@ def same_pictures(vqgan: VQGAN) -> None:
 
 def same_logits(transformer: BidirectionalTransformer) -> None:
     "Fail unless `transformer` gives the lab's logits."
-    with torch.no_grad(): torch.testing.assert_close(transformer(EXPECTED["masked"]), EXPECTED["logits"], atol=1e-4, rtol=0)
+    with torch.no_grad(): logits = transformer(EXPECTED["masked"])
+    torch.testing.assert_close(logits, EXPECTED["logits"], atol=1e-4, rtol=0)
 
 
 # ---- what the files hold --------------------------------------------------------------------------------------------
@@ -78,11 +83,12 @@ def test_the_vqgan_makes_the_labs_tokens_and_pictures(vqgan):
 def test_the_scale_of_pictures_is_the_labs_inside_and_ours_outside(vqgan):
     assert vqgan.config.mean == (0.4868, 0.4341, 0.3844) and vqgan.config.std == (0.2620, 0.2527, 0.2543)
     torch.testing.assert_close(vqgan.encoder(EXPECTED["given"]), vqgan.latents(pictures()), atol=1e-5, rtol=0)
-    torch.testing.assert_close(vqgan(pictures()).images.clamp(-1, 1), 2 * EXPECTED["pictures_made"] - 1, atol=1e-4, rtol=0)
+    made = vqgan(pictures()).images.clamp(-1, 1)
+    torch.testing.assert_close(made, 2 * EXPECTED["pictures_made"] - 1, atol=1e-4, rtol=0)
     other = VQGAN(replace(vqgan.config, mean=(0.5,) * 3, std=(0.5,) * 3)).eval()
     other.load_state_dict(vqgan.state_dict())
-    assert (other.encode(pictures()) != EXPECTED["tokens"]).float().mean() > 0.5, "the scale must matter, or this test says nothing"
-    whole = torch.zeros(4, 1, 64, 64, dtype=torch.bool)  # of pictures without a hole, the evidence names the lab's own tokens
+    assert (other.encode(pictures()) != EXPECTED["tokens"]).float().mean() > 0.5, "or this test says nothing"
+    whole = torch.zeros(4, 1, 64, 64, dtype=torch.bool)  # without a hole, the evidence names the lab's own tokens
     assert torch.equal(visible_evidence(vqgan, pictures(), whole, 1.0).argmax(-1), EXPECTED["tokens"])
 
 
@@ -90,7 +96,8 @@ def test_the_scale_of_pictures_is_the_labs_inside_and_ours_outside(vqgan):
 def test_the_transformer_gives_the_labs_logits(path):
     transformer = load_lab_transformer(path)
     same_logits(transformer)
-    assert (transformer.config.layers, transformer.config.heads, transformer.config.hidden, transformer.training) == (2, HEADS, 128, False)
+    config = transformer.config
+    assert (config.layers, config.heads, config.hidden, transformer.training) == (2, HEADS, 128, False)
 
 
 def test_converted_they_give_the_same(model, tmp_path):
@@ -99,8 +106,9 @@ def test_converted_they_give_the_same(model, tmp_path):
     same_pictures(again.vqgan)
     same_logits(again.transformer)
     assert again.vqgan.config == model.vqgan.config
-    holes = random_holes(4, 64, torch.Generator().manual_seed(0))
-    mended = [m.inpaint(pictures(), holes, steps=2, generator=torch.Generator().manual_seed(0)).images for m in (model, again)]
+    def seeded(): return torch.Generator().manual_seed(0)
+    holes = random_holes(4, 64, seeded())
+    mended = [m.inpaint(pictures(), holes, steps=2, generator=seeded()).images for m in (model, again)]
     assert torch.equal(*mended) and torch.equal(mended[0].masked_fill(holes, 0), pictures().masked_fill(holes, 0))
 
 
@@ -121,27 +129,29 @@ def test_the_lab_preset_is_the_labs_network_tensor_for_tensor(monkeypatch):
     config = VQGANConfig.preset("lab")
     narrow = lab_vqgan((32, 32, 32, 32, 32, 64), (32, 32, 32, 32, 64), 32, codebook_size=256)
     assert narrow == load_lab_vqgan(VQGAN_PT).config  # the same plan, at the widths of the file
-    with torch.device("meta"): vqgan, transformer = VQGAN(config), BidirectionalTransformer(TransformerConfig.preset("lab"))
-    assert sum(p.numel() for p in vqgan.parameters()) == sum(torch.Size(shape).numel() for shape in SHAPES["VQGAN"].values()) == 70_775_299
-    both = {f"vqgan.{name}": x for name, x in zeros("VQGAN").items()} | {f"transformer.{name}": x for name, x in zeros("transformer").items()}
-    monkeypatch.setattr(torch, "load", lambda path, **_: both)
-    for way in ("encode", "decode"): monkeypatch.setattr(VQGAN, way, lambda self, x: x)  # zeros say nothing about a picture
+    with torch.device("meta"):
+        vqgan, transformer = VQGAN(config), BidirectionalTransformer(TransformerConfig.preset("lab"))
+    assert sum(p.numel() for p in vqgan.parameters()) == sum(x.numel() for x in zeros("VQGAN").values()) == 70_775_299
+    monkeypatch.setattr(torch, "load", lambda path, **_: {"first": zeros("VQGAN"), "second": zeros("transformer")})
+    for way in ("encode", "decode"): monkeypatch.setattr(VQGAN, way, lambda self, x: x)  # which zeros cannot
     with torch.device("meta"): found, second = load_lab_vqgan(VQGAN_PT), load_lab_transformer(FUSED)
     assert found.config == config and shapes(found) == shapes(vqgan)
     assert second.config == TransformerConfig.preset("lab") and shapes(second) == shapes(transformer)
 
 
 # ---- the ways of saving ---------------------------------------------------------------------------------------------
+NUMPY = {"best": np.int64(7), "done": np.bool_(True), "seed": np.uint32(1), "share": np.float16(0.5)}
 WRAPPINGS = {
     "bare": lambda state, part: state,
-    "model": lambda state, part: {"model": state, "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}, "scheduler": {"last_epoch": 3}, "epoch": 3},
-    "model_state_dict": lambda state, part: {"model_state_dict": state, "optimizer_state_dict": {"param_groups": [{"lr": 1e-4}]}, "loss": 1.5},
+    "model": lambda state, part: {"model": state, "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}, "epoch": 3},
+    "scheduler": lambda state, part: {"epoch": 3, "scheduler": {"last_epoch": 3}, "model": state},
+    "model_state_dict": lambda state, part: {"model_state_dict": state, "optimizer": {"param_groups": [{"lr": 1e-4}]}},
     "state_dict": lambda state, part: {"state_dict": state, "epoch": 3},
     "transformer_parameter": lambda state, part: {"transformer_parameter": state},
-    "numpy history": lambda state, part: {"model": state, "train_loss": [np.float64(6.5), np.float32(6.25)], "best": np.int64(7), "done": np.bool_(True)},
-    "several GPUs": lambda state, part: {"model": {f"module.{name}": value for name, value in state.items()}},
-    "whole model": lambda state, part: {f"{part}.{name}": value for name, value in state.items()} | {"other.weight": torch.zeros(2)},
-    "whole model, wrapped": lambda state, part: {"net": {"weights": {f"module.model.{part}.{name}": value for name, value in state.items()}}},
+    "numpy history": lambda state, part: {"model": state, "losses": [np.float64(6.5), np.float32(6.25)]} | NUMPY,
+    "several GPUs": lambda state, part: {"model": prefixed("module.", state)},
+    "whole model": lambda state, part: prefixed(f"{part}.", state) | {"other.weight": torch.zeros(2)},
+    "whole model, wrapped": lambda state, part: {"net": {"weights": prefixed(f"module.model.{part}.", state)}},
 }
 
 
@@ -153,15 +163,16 @@ def test_every_way_of_saving_loads(save, wrap):
 
 
 def test_one_file_may_hold_both_stages(save, vqgan):
-    both = {f"vqgan.{name}": x for name, x in read(VQGAN_PT).items()} | {f"transformer.{name}": x.half() for name, x in read(FUSED).items()}
-    found = load_lab(save(both))
+    half = {name: x.half() for name, x in read(FUSED).items()}
+    found = load_lab(save(prefixed("vqgan.", read(VQGAN_PT)) | prefixed("transformer.", half)))
     same_pictures(found.vqgan)
     assert found.transformer.token_embedding.weight.dtype == torch.float32
 
 
 def test_numbers_that_numpy_1_wrote(tmp_path):
     "numpy 2 has moved the constructor to another module; files from before name the old one."
-    torch.save({"model": read(FUSED), "loss": [np.float64(6.5)]}, tmp_path / "new.pt", _use_new_zipfile_serialization=False)
+    found = {"model": read(FUSED), "loss": [np.float64(6.5)]}
+    torch.save(found, tmp_path / "new.pt", _use_new_zipfile_serialization=False)
     content = (tmp_path / "new.pt").read_bytes()
     old = content.replace(b"cnumpy._core.multiarray\nscalar", b"cnumpy.core.multiarray\nscalar")
     assert old != content
@@ -176,7 +187,8 @@ def attention(rename) -> dict:
         block = f"blocks.{i}.Attention."
         thirds = zip(*(state.pop(f"{block}qkv.{kind}").chunk(3) for kind in ("weight", "bias")), strict=True)
         proj = tuple(state.pop(f"{block}proj.{kind}") for kind in ("weight", "bias"))
-        for name, (weight, bias) in rename(*thirds, proj).items(): changed |= {f"{block}{name}.weight": weight, f"{block}{name}.bias": bias}
+        for name, (weight, bias) in rename(*thirds, proj).items():
+            changed |= {f"{block}{name}.weight": weight, f"{block}{name}.bias": bias}
     return state | changed
 
 
@@ -185,23 +197,27 @@ def named(*names): return lambda *layers: dict(zip(names, layers, strict=True))
 
 def heads_apart(pattern: str):
     def rename(q, k, v, proj):
-        apart = {pattern.format(role=role, head=head): pair for role, (weight, bias) in dict(q=q, k=k, v=v).items()
-                 for head, pair in enumerate(zip(weight.chunk(HEADS), bias.chunk(HEADS), strict=True))}
+        apart = {}
+        for role, (weight, bias) in dict(q=q, k=k, v=v).items():
+            pairs = zip(weight.chunk(HEADS), bias.chunk(HEADS), strict=True)
+            apart |= {pattern.format(role=role, head=head): pair for head, pair in enumerate(pairs)}
         return dict(sorted(apart.items())) | {"proj": proj}  # sorted as text: 10 comes before 2
     return rename
 
 
 def heads_fused(q, k, v, proj):
-    each = zip(*(zip(weight.chunk(HEADS), bias.chunk(HEADS), strict=True) for weight, bias in (q, k, v)), strict=True)
-    return {f"heads.{i}.qkv": tuple(torch.cat(parts) for parts in zip(*three, strict=True)) for i, three in enumerate(each)} | {"out": proj}
+    weights, biases = ([x.chunk(HEADS) for x in kind] for kind in zip(q, k, v, strict=True))
+    def whole(kind, i): return torch.cat([heads[i] for heads in kind])
+    return {f"heads.{i}.qkv": (whole(weights, i), whole(biases, i)) for i in range(HEADS)} | {"out": proj}
 
 
 ATTENTIONS = {names[0]: named(*names) for names in [
-    ("linear_q", "linear_k", "linear_v", "linear_out"), ("mul_W_Q", "mul_W_K", "mul_W_V", "mul_W_O"), ("q", "k", "v", "out"),
-    ("query", "key", "value", "proj"), ("W_q", "W_k", "W_v", "W_o"), ("to_q", "to_k", "to_v", "to_out.0"),
-    ("q_proj", "k_proj", "v_proj", "out_proj"), ("queries", "keys", "values", "fc_out"), ("Wq", "Wk", "Wv", "output_projection")]}
-ATTENTIONS |= {pattern: heads_apart(pattern) for pattern in ("heads.{head}.{role}", "linear_{role}.{head}", "attn_heads.{head}.W_{role}", "head{head}_{role}")}
-ATTENTIONS |= {"heads.0.qkv": heads_fused}
+    ("linear_q", "linear_k", "linear_v", "linear_out"), ("mul_W_Q", "mul_W_K", "mul_W_V", "mul_W_O"),
+    ("q", "k", "v", "out"), ("query", "key", "value", "proj"), ("W_q", "W_k", "W_v", "W_o"),
+    ("to_q", "to_k", "to_v", "to_out.0"), ("q_proj", "k_proj", "v_proj", "out_proj"),
+    ("queries", "keys", "values", "fc_out"), ("Wq", "Wk", "Wv", "output_projection")]}
+APART = "heads.{head}.{role}", "linear_{role}.{head}", "attn_heads.{head}.W_{role}", "head{head}_{role}"
+ATTENTIONS |= {pattern: heads_apart(pattern) for pattern in APART} | {"heads.0.qkv": heads_fused}
 
 
 @pytest.mark.parametrize("rename", ATTENTIONS.values(), ids=ATTENTIONS.keys())
@@ -245,7 +261,8 @@ def changed(path: Path, add=None, drop=(), cut=()) -> dict:
     (dict(drop=["blocks"]), r"missing: blocks\.0\.MLP\.0\.weight"),
     (dict(drop=["tok_emb"]), "holds no transformer of the lab"),
 ])
-def test_transformers_that_do_not_fit(save, change, says): assert re.search(says, refusal(load_lab_transformer, save(changed(FUSED, **change))))
+def test_transformers_that_do_not_fit(save, change, says):
+    assert re.search(says, refusal(load_lab_transformer, save(changed(FUSED, **change))))
 
 
 @pytest.mark.parametrize("change, says", [
@@ -261,17 +278,20 @@ def test_transformers_that_do_not_fit(save, change, says): assert re.search(says
     (dict(drop=["encoder", "decoder"]), r"missing: decoder\.model\.0, encoder\.model\.0"),
     (dict(drop=[r"decoder\.model\.25\."]), "64x64 pixels to tokens and back"),
 ])
-def test_vqgans_that_do_not_fit(save, change, says): assert re.search(says, refusal(load_lab_vqgan, save(changed(VQGAN_PT, **change))))
+def test_vqgans_that_do_not_fit(save, change, says):
+    assert re.search(says, refusal(load_lab_vqgan, save(changed(VQGAN_PT, **change))))
 
 
 def test_files_of_another_network(save):
     layers = {f"layer{i}.{'x' * 60}.weight": torch.zeros(2, 2) for i in range(40)}
-    for found in ({}, layers, {"model": layers}, layers | {"tok_emb.weight": torch.zeros(5, 4)}, {"epoch": 3}, [torch.zeros(2)], torch.zeros(2)):
+    only = {"tok_emb.weight": torch.zeros(5, 4)}
+    for found in ({}, layers, {"model": layers}, layers | only, {"epoch": 3}, [torch.zeros(2)], torch.zeros(2)):
         path = save(found)
         for load in (load_lab_vqgan, load_lab_transformer): assert str(path) in refusal(load, path)
     taken = read(FUSED) | layers | {f"blocks.{i}.{'y' * 60}.weight": torch.zeros(2) for i in range(40)}
     assert "and 77 more" in refusal(load_lab_transformer, save(taken))
-    assert "holds no transformer" in refusal(load_lab_transformer, VQGAN_PT) and "holds no vqgan" in refusal(load_lab_vqgan, FUSED)
+    assert "holds no transformer" in refusal(load_lab_transformer, VQGAN_PT)
+    assert "holds no vqgan" in refusal(load_lab_vqgan, FUSED)
     assert "anna" in refusal(load_lab_transformer, save(attention(named("anna", "berta", "clara", "out"))))
     assert "multiple of num_heads" in refusal(load_lab_transformer, FUSED, 7)
 
@@ -286,7 +306,8 @@ class Trap:
 @pytest.mark.parametrize("load", [load_lab_vqgan, load_lab_transformer])
 def test_nothing_in_a_file_is_run(save, tmp_path, load):
     trace = tmp_path / "trace"
-    for found in (Trap(trace), {"model": read(FUSED), "x": Trap(trace)}, {"x": [np.float64(1), Trap(trace)]}, nn.Linear(2, 2)):
+    trap = Trap(trace)
+    for found in (trap, {"model": read(FUSED), "x": trap}, {"x": [np.float64(1), trap]}, nn.Linear(2, 2)):
         said = refusal(load, save(found))
         assert "which could run code" in said and "state_dict" in said and said.count(". ") == 0
     (tmp_path / "raw.pt").write_bytes(pickle.dumps(Trap(trace)))
@@ -305,11 +326,12 @@ def test_damaged_files(tmp_path, load):
 
 # ---- another's arithmetic under the same names ----------------------------------------------------------------------
 CODES, DIM, OWN_HEADS = 24, 32, 4
-SMALL = TransformerConfig(num_tokens=16, codebook_size=CODES, dim=DIM, layers=1, heads=OWN_HEADS, hidden=64, dropout=0.0, norm_first=False, position_bias=True)
+SIZES = dict(num_tokens=16, codebook_size=CODES, dim=DIM, layers=1, heads=OWN_HEADS, hidden=64)
+SMALL = replace(TransformerConfig.preset("lab"), **SIZES)
 
 
 def columns(n: int, generator: torch.Generator) -> Tensor:
-    "Tokens (n,16) of a 4x4 grid whose columns are each of one code, evenly drawn: nothing but the context tells a masked one."
+    "Tokens (n,16) of a 4x4 grid whose columns are each of one code, evenly drawn: only the context tells a masked one."
     return torch.randint(CODES, (n, 1, 4), generator=generator).expand(n, 4, 4).reshape(n, 16)
 
 
@@ -318,22 +340,24 @@ def trained() -> BidirectionalTransformer:
     "A transformer in the lab's shape that knows `columns`."
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        transformer = BidirectionalTransformer(SMALL)
-        for table in (transformer.position_embedding, transformer.token_embedding.weight): nn.init.normal_(table, std=0.3)
+        transformer = BidirectionalTransformer(SMALL).eval()  # without dropout
+        nn.init.normal_(transformer.position_embedding, std=0.3)
+        nn.init.normal_(transformer.token_embedding.weight, std=0.3)
     optimizer, generator = torch.optim.AdamW(transformer.parameters(), lr=1e-2), torch.Generator().manual_seed(0)
     for _ in range(200):
         tokens, mask = columns(32, generator), random_mask(torch.full((32,), 0.5), 16, generator=generator)
         optimizer.zero_grad()
         mvtm_loss(transformer(tokens.masked_fill(mask, CODES)), tokens, mask, 0.0).backward()
         optimizer.step()
-    return transformer.requires_grad_(False).eval()
+    return transformer.requires_grad_(False)
 
 
 def in_the_labs_names(transformer: BidirectionalTransformer, rows) -> dict:
     "As the lab's code saves it, if its fused layer has our `rows` in another order."
-    names = {"token_embedding": "tok_emb", "position_embedding": "pos_emb", "norm": "LN", "predict": "Token_Prediction", "attention": "Attention",
-             "mlp": "MLP", "norm1": "LayerNorm1", "norm2": "LayerNorm2"}
-    found = {".".join(names.get(part, part) for part in name.split(".")): x for name, x in transformer.state_dict().items()}
+    names = dict(token_embedding="tok_emb", position_embedding="pos_emb", norm="LN", predict="Token_Prediction",
+                 attention="Attention", mlp="MLP", norm1="LayerNorm1", norm2="LayerNorm2")
+    def theirs(name: str) -> str: return ".".join(names.get(part, part) for part in name.split("."))
+    found = {theirs(name): x for name, x in transformer.state_dict().items()}
     assert found.keys() <= read(FUSED).keys()
     found["bias"] = torch.cat([found["bias"], torch.zeros(16, 1)], 1)
     return {name: rows(x) if "qkv" in name else x for name, x in found.items()}
@@ -361,7 +385,7 @@ def test_a_file_of_another_arithmetic_is_noticed(save, make_maskgit, trained, ro
 
 
 def viewed(qkv: Tensor) -> tuple: return qkv.view(3, len(qkv), OWN_HEADS, 16, DIM // OWN_HEADS).unbind(0)
-def untransposed(qkv: Tensor) -> tuple: return tuple(part.reshape(len(qkv), OWN_HEADS, 16, -1) for part in qkv.chunk(3, -1))
+def untransposed(qkv: Tensor) -> list: return [part.reshape(len(qkv), OWN_HEADS, 16, -1) for part in qkv.chunk(3, -1)]
 
 
 @pytest.mark.parametrize("cut", [viewed, untransposed])
@@ -376,7 +400,8 @@ def test_what_was_never_trained_is_noticed(make_maskgit):
     assert "not trained" in said and "no file tells" in said and "\n" not in said and ". " not in said
 
 
-def test_shipped_weights_are_not_doubted(): assert lab_doubt(MaskGIT.from_pretrained("cats64-small"), drawn_cats(16, seed=2)) == ""
+def test_shipped_weights_are_not_doubted():
+    assert lab_doubt(MaskGIT.from_pretrained("cats64-small"), drawn_cats(16, seed=2)) == ""
 
 
 # ---- on the command line --------------------------------------------------------------------------------------------
@@ -384,7 +409,9 @@ def test_shipped_weights_are_not_doubted(): assert lab_doubt(MaskGIT.from_pretra
 def drawn(monkeypatch): monkeypatch.delenv("MASKGIT_NB_DATA", raising=False)
 
 
-def warnings(capsys) -> list[str]: return [line for line in capsys.readouterr().err.splitlines() if line.startswith("maskgit-nb")]
+def warnings(capsys) -> list[str]:
+    "What the command line itself has said."
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("maskgit-nb")]
 
 
 def test_convert_writes_our_format_and_says_what_it_doubts(drawn, tmp_path, capsys):
@@ -401,7 +428,7 @@ def test_convert_without_a_transformer(drawn, tmp_path, capsys):
 
 
 def test_convert_one_file_with_both(drawn, save, tmp_path):
-    whole = {f"vqgan.{name}": x for name, x in read(VQGAN_PT).items()} | {f"transformer.{name}": x for name, x in read(FUSED).items()}
+    whole = prefixed("vqgan.", read(VQGAN_PT)) | prefixed("transformer.", read(FUSED))
     assert main(["convert", str(save(whole)), "--out", str(tmp_path / "both"), "--heads", "8"]) == 0
     assert BidirectionalTransformer.from_pretrained(tmp_path / "both").config.heads == 8
 
@@ -415,43 +442,52 @@ def test_convert_leaves_nothing_where_a_file_does_not_fit(tmp_path, capsys):
 def test_weights_takes_the_labs_files_as_they_are(drawn, model, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     to_picture(pictures()[0]).save(tmp_path / "in" / "image_000.png")
-    Image.fromarray(np.where(np.arange(64) < 48, 255, 0)[None].repeat(64, 0).astype(np.uint8)).save(tmp_path / "mask_000.png")
-    options = ["--hole", str(tmp_path / "mask_000.png"), "--steps", "2", "--batch-size", "1"]
+    mask = Image.new("L", (64, 64), 255)
+    mask.paste(0, (48, 0, 64, 64))
+    mask.save(tmp_path / "mask_000.png")
+    hole = str(tmp_path / "mask_000.png")
+    inpaint = ["--device", "cpu", "inpaint", str(tmp_path / "in"), "--hole", hole, "--steps", "2"]
     model.save_pretrained(tmp_path / "ours")
     for name, weights in dict(lab=f"{VQGAN_PT},{FUSED}", ours=tmp_path / "ours").items():
-        assert main(["--device", "cpu", "inpaint", str(tmp_path / "in"), "--out", str(tmp_path / name), "--weights", str(weights), *options]) == 0
+        assert main([*inpaint, "--out", str(tmp_path / name), "--weights", str(weights)]) == 0
         assert ["no better" in line for line in warnings(capsys)] == ([True] if name == "lab" else [])
     assert (tmp_path / "lab" / "image_000.png").read_bytes() == (tmp_path / "ours" / "image_000.png").read_bytes()
-    assert main(["inpaint", str(tmp_path / "in"), "--out", str(tmp_path / "x"), "--weights", str(VQGAN_PT), *options]) == 1
+    assert main([*inpaint, "--out", str(tmp_path / "x"), "--weights", str(VQGAN_PT)]) == 1
     assert "holds no transformer" in warnings(capsys)[0]
 
 
 def test_train_takes_the_labs_vqgan(monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(cli, "fit_maskgit", lambda model, *args, **options: seen.append(model.to("meta")))
-    with torch.device("meta"): lab = BidirectionalTransformer(replace(TransformerConfig.preset("lab"), codebook_size=256, layers=1))
-    monkeypatch.setattr(cli, "BidirectionalTransformer", lambda config, codes: lab if seen.append(config) is None else None)
-    assert main(["--device", "cpu", "train", "--preset", "lab", "--vqgan", str(VQGAN_PT), "--data", "drawn:1", "--out", str(tmp_path)]) == 0
-    assert seen[0] == replace(TransformerConfig.preset("lab"), codebook_size=256) and seen[1].vqgan.config == load_lab_vqgan(VQGAN_PT).config
+    monkeypatch.setattr(cli, "fit_maskgit", lambda model, *args, **options: seen.append(model))
+    def build(config, codes):
+        with torch.device("meta"): return BidirectionalTransformer(config)  # 73 M parameters, none of them made
+    monkeypatch.setattr(cli, "BidirectionalTransformer", build)
+    options = ["--preset", "lab", "--vqgan", str(VQGAN_PT), "--data", "drawn:1", "--out", str(tmp_path)]
+    assert main(["--device", "cpu", "train", *options]) == 0
+    assert seen[0].transformer.config == replace(TransformerConfig.preset("lab"), codebook_size=256)
+    assert seen[0].vqgan.config == load_lab_vqgan(VQGAN_PT).config
 
 
 def test_a_run_on_the_labs_tokens_keeps_its_scale(tmp_path):
-    options = ["--vqgan", str(VQGAN_PT), "--data", "drawn:2", "--steps", "1", "--batch-size", "2", "--tracker", "none", "--out", str(tmp_path)]
-    assert main(["--device", "cpu", "train", "--preset", "tiny", *options]) == 0
+    options = ["--preset", "tiny", "--vqgan", str(VQGAN_PT), "--data", "drawn:2", "--out", str(tmp_path)]
+    assert main(["--device", "cpu", "train", *options, "--steps", "1", "--batch-size", "2", "--tracker", "none"]) == 0
     same_pictures(MaskGIT.from_pretrained(tmp_path).vqgan)
 
 
 def test_runs_of_before_the_scale_go_on(vqgan, tmp_path):
     ours = replace(vqgan.config, mean=(0.5,) * 3, std=(0.5,) * 3)
-    now = {name: run_settings(TrainConfig(), VQGAN(config)) for name, config in dict(ours=ours, lab=vqgan.config).items()}
-    before = now["ours"] | dict(model={name: value for name, value in now["ours"]["model"].items() if name not in ("mean", "std")})
+    models = dict(ours=VQGAN(ours), lab=vqgan)
+    now = {name: run_settings(TrainConfig(), model) for name, model in models.items()}
+    known = {name: value for name, value in now["ours"]["model"].items() if name not in ("mean", "std")}
+    before = now["ours"] | dict(model=known)
     assert changed_settings(before, now["ours"], tmp_path) == []
     with pytest.raises(ValueError, match="another kind"): changed_settings(now["ours"], now["lab"], tmp_path)
 
 
 # ---- the lab's folders ----------------------------------------------------------------------------------------------
-LAYOUTS = {"beside": ("cat_face/train", "cat_face/val", "cat_face/masked_image", "mask64"), "together": ("train", "val", "masked_image", "mask64"),
-           "all in cat_face": tuple(f"cat_face/{split}" for split in ("train", "val", "masked_image", "mask64"))}
+SPLITS = "train", "val", "masked_image", "mask64"
+LAYOUTS = {"beside": ("cat_face/train", "cat_face/val", "cat_face/masked_image", "mask64"), "together": SPLITS,
+           "all in cat_face": tuple(f"cat_face/{split}" for split in SPLITS)}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
