@@ -55,4 +55,4 @@ readme: .venv/ready
 	@touch .venv/ready
 
 clean:
-	rm -rf .venv demo site student course build dist *.egg-info
+	rm -rf .venv demo site build dist *.egg-info

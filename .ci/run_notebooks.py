@@ -16,6 +16,8 @@ import nbformat
 import torch
 from nbclient import NotebookClient
 
+from maskgit_nb.images import replacing
+
 TIMES = Path(__file__).parents[1] / "nbs" / "results" / "run_times.json"
 GPU = torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
@@ -38,9 +40,9 @@ def run(path: Path) -> None:
     times = recorded.setdefault(path.stem, {})
     if abs(took - times.get(kind, 0)) > times.get(kind, 0) / 3:
         times |= {kind: round(took, 1)} | ({"gpu_name": GPU} if GPU else {"cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__})
-        TIMES.write_text(json.dumps(dict(sorted(recorded.items())), indent=1) + "\n", encoding="utf-8")
+        with replacing(TIMES) as partial: partial.write_text(json.dumps(dict(sorted(recorded.items())), indent=1) + "\n", encoding="utf-8")
     notebook.cells[0].source = re.sub(r"Time: [^.]*\.", time_line(times), notebook.cells[0].source, count=1)
-    nbformat.write(notebook, path)
+    with replacing(path) as partial: nbformat.write(notebook, partial)
     print(f"{path.stem}: {took:.0f} s", flush=True)
 
 

@@ -19,6 +19,9 @@ from nbformat import NotebookNode
 from nbgrader.preprocessors import CheckCellMetadata, ClearOutput, ClearSolutions, ComputeChecksums, LockCells
 from traitlets.config import Config
 
+sys.path.insert(0, str(Path(__file__).parent))
+from writing import write_files  # noqa: E402
+
 DIRECTIVE = re.compile(r"#\| (exercise|check): (\w+)(?: points=(\d+))?\s*(?:\n|$)")
 SOLVED = re.compile(r" ?In `nbs/` the exercises are solved;\s`make student` writes [^.]*\.")
 STUB = "# your code here\nraise NotImplementedError()"
@@ -86,14 +89,15 @@ def student_edition(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
+def as_text(notebook: NotebookNode) -> str: return nbformat.writes(notebook) + "\n"
+
+
 def write_course(folder: Path, names: list[str], notebooks: list[NotebookNode]) -> None:
     "An nbgrader course: each lesson an assignment in source/, and from it release/ and gradebook.db, made by nbgrader itself."
-    folder.mkdir(parents=True, exist_ok=True)
+    sources = {f"source/{name}/{name}.ipynb": as_text(graded(notebook)) for name, notebook in zip(names, notebooks, strict=True)}
+    write_files(folder, {"nbgrader_config.py": COURSE_CONFIG} | sources)
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}  # nbgrader calls alembic by name
-    (folder / "nbgrader_config.py").write_text(COURSE_CONFIG, encoding="utf-8")
-    for name, notebook in zip(names, notebooks, strict=True):
-        (folder / "source" / name).mkdir(parents=True, exist_ok=True)
-        nbformat.write(graded(notebook), folder / "source" / name / f"{name}.ipynb")
+    for name in names:
         subprocess.run([sys.executable, "-m", "nbgrader", "generate_assignment", name, "--force"], cwd=folder, env=env, check=True)
 
 
@@ -105,10 +109,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     lessons = {path.stem: nbformat.read(path, as_version=4) for path in options.notebooks}
     lessons = {name: notebook for name, notebook in lessons.items() if any(map(directive, notebook.cells))}
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name, notebook in lessons.items(): nbformat.write(student_edition(notebook), options.out / f"{name}.ipynb")
-    print(f"{len(lessons)} lessons with exercises written to {options.out}/")
-    if options.course: write_course(options.course, list(lessons), list(lessons.values()))
+    try:
+        write_files(options.out, {f"{name}.ipynb": as_text(student_edition(notebook)) for name, notebook in lessons.items()})
+        print(f"{len(lessons)} lessons with exercises written to {options.out}/")
+        if options.course: write_course(options.course, list(lessons), list(lessons.values()))
+    except FileExistsError as error: sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__": main()

@@ -5,9 +5,11 @@ usage: tidy_notebooks.py NOTEBOOK...
 import base64
 import io
 import sys
+from pathlib import Path
 
 import nbformat
 from PIL import Image
+from writing import write_text
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -42,8 +44,7 @@ def main() -> None:
             for output in cell.outputs:
                 output.get("data", {}).pop(VIEW, None)
                 if "image/png" in output.get("data", {}): output.data["image/png"] = with_palette(output.data["image/png"]).strip()
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(nbformat.writes(notebook, indent=1, ensure_ascii=False) + "\n")
+        write_text(Path(path), nbformat.writes(notebook, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__": main()

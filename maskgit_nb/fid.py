@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from .images import find_pictures, load_image, read_gt_csv, to_uint8
+from .images import find_pictures, load_image, read_gt_csv, replacing, to_uint8
 from .inpainting import composite
 
 # %% auto #0
@@ -28,7 +28,8 @@ __all__ = ['Images', 'Network', 'NETWORKS', 'ALEXNET_URL', 'statistics', 'spread
 def statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Mean (D,) and covariance (D,D) of features (M,D). ValueError unless there are at least two rows, all finite."
     x = np.asarray(features, dtype=np.float64)
-    if x.ndim != 2 or len(x) < 2 or not np.isfinite(x).all(): raise ValueError(f"features must be finite (M,D) with M at least 2; got {x.shape}")
+    if x.ndim == 2 and len(x) < 2: raise ValueError(f"a mean and a covariance need at least 2 images; got {len(x)}")
+    if x.ndim != 2 or not np.isfinite(x).all(): raise ValueError(f"features must be finite (M,D); got {x.shape}")
     return x.mean(0), np.atleast_2d(np.cov(x, rowvar=False))
 
 def spread_overlap(x: np.ndarray, y: np.ndarray) -> float:
@@ -203,6 +204,7 @@ def kernel_distance_spread(x: np.ndarray, y: np.ndarray, subsets: int = 50, subs
     """
     smaller = min(len(x), len(y))
     size = subset_size or max(2, min(1000, smaller // 2))
+    if smaller < 2: raise ValueError(f"KID needs at least 2 images on each side; got {len(x)} and {len(y)}")
     if not 2 <= size <= smaller or subsets < 2: raise ValueError(f"need 2 to {smaller} images a subset and 2 or more subsets; got {size} and {subsets}")
     def drawn(z: np.ndarray) -> np.ndarray: return z[torch.randperm(len(z), generator=generator)[:size].numpy()]
     found = [kernel_distance(drawn(x), drawn(y)) for _ in range(subsets)]
@@ -235,15 +237,14 @@ def record_sample_sizes(images: Images, network: str, out: str | Path, sizes: Se
     Sizes above half the number of images are left out."""
     began = time.perf_counter()
     features = image_features(images, get_network(network, device))
+    if 2 * min(sizes) > len(features):
+        raise ValueError(f"the smallest of sizes, {min(sizes)}, needs {2 * min(sizes)} images; got {len(features)}")
     sizes = [n for n in sizes if 2 * n <= len(features)]
     rows = sample_size_curve(features, sizes, repeats, torch.Generator().manual_seed(seed))
     record = dict(command=command or shlex.join(["python", *sys.orig_argv[1:]]), network=network, images=len(features), features=features.shape[1], repeats=repeats, seed=seed,
                   date=datetime.date.today().isoformat(), device=f"{device}, {os.cpu_count()} CPU cores ({platform.machine()})",
                   torch=torch.__version__, seconds=round(time.perf_counter() - began, 1), rows=rows)
-    partial = Path(f"{out}.partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    partial.replace(out)
+    with replacing(out) as partial: partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return record
 
 # %% ../nbs/10_fid.ipynb #10-059
@@ -266,8 +267,10 @@ def within_radius(x: np.ndarray, y: np.ndarray, k: int) -> tuple[np.ndarray, np.
 def precision_recall(x: np.ndarray, y: np.ndarray, k: int = 3) -> tuple[float, float]:
     """Precision and recall of made features `y` (N,D) against real ones `x` (M,D), each from 0 to 1 (Kynkäänniemi et al. 2019, eq. 1 and 2).
 
-    ValueError unless k is from 1 to one less than the smaller number of rows."""
-    if not 1 <= k < min(len(x), len(y)): raise ValueError(f"k must be from 1 to {min(len(x), len(y)) - 1}; got {k}")
+    ValueError if k is below 1 or there are no more than k rows."""
+    if k < 1: raise ValueError(f"k must be at least 1; got {k}")
+    if min(len(x), len(y)) <= k:
+        raise ValueError(f"with k = {k} there must be at least {k + 1} images on each side; got {len(x)} and {len(y)}")
     in_made, in_real = within_radius(x, y, k)
     return float(in_real.mean()), float(in_made.mean())
 
@@ -349,12 +352,20 @@ def score(real: Tensor, made: Tensor, holes: Tensor | None, network: Network, re
     """One row of a table for images (B,3,H,W) `made` against `real`: images, fd, kid, kid_sd, precision, recall; with holes (B,1,H,W)
     hole_psnr and hole_ssim too (the latter left out with a warning where scikit-image is missing).
 
-    `fd` and `kid` are in `network`'s features; `real_features` of `image_features` saves taking them again for each row."""
+    `fd` and `kid` are in `network`'s features; `real_features` of `image_features` saves taking them again for each row.
+    What needs more images than there are is left out with a warning; ValueError if nothing would be left."""
     x = image_features(real, network) if real_features is None else real_features
     y = image_features(made, network)
-    deviation = kernel_distance_spread(x, y, generator=torch.Generator().manual_seed(0))[1]
-    precision, recall = precision_recall(x, y)
-    row = dict(images=len(y), fd=frechet_distance(x, y), kid=kernel_distance(x, y), kid_sd=deviation, precision=precision, recall=recall)
+    few, row = min(len(x), len(y)), dict(images=len(y))
+    if few < 2 and holes is None:
+        raise ValueError(f"a distance needs at least 2 pictures on each side; got {len(x)} real, {len(y)} made")
+    if few < 4:
+        left = "kid_sd, precision and recall need 4" + (", fd and kid need 2" if few < 2 else "")
+        warnings.warn(f"left out with {len(x)} real and {len(y)} made pictures: {left}", stacklevel=2)
+    if few >= 2: row |= dict(fd=frechet_distance(x, y), kid=kernel_distance(x, y))
+    if few >= 4:
+        row["kid_sd"] = kernel_distance_spread(x, y, generator=torch.Generator().manual_seed(0))[1]
+        row["precision"], row["recall"] = precision_recall(x, y)
     if holes is None: return row
     row["hole_psnr"] = hole_psnr(made, real, holes)
     try: row["hole_ssim"] = hole_ssim(made, real, holes)

@@ -2,36 +2,60 @@
 
 # %% ../nbs/00_images.ipynb #00-003
 from __future__ import annotations
-import csv, math, os, tempfile, textwrap, zipfile, zlib
+import csv, math, os, tempfile, textwrap, uuid, zipfile, zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import BinaryIO
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 # %% auto #0
-__all__ = ['COATS', 'PATTERNS', 'EYES', 'NOSES', 'WALLS', 'WHITE', 'PINK', 'INK', 'RANGES', 'MOTTLE', 'LAYERS', 'to_tensor',
-           'to_uint8', 'to_picture', 'as_pixels', 'show_images', 'sheet_figure', 'tile', 'save_sheet', 'square_crop',
-           'ellipse', 'side_of', 'overlap', 'wave', 'cover', 'upload', 'paint', 'palette', 'cat_parameters',
-           'draw_wall', 'draw_coat', 'draw_body', 'draw_ears', 'draw_head', 'draw_muzzle', 'draw_eyes', 'draw_whiskers',
-           'draw_group', 'drawn_cats', 'check_share', 'random_holes', 'box_holes', 'half_holes', 'centre_holes',
-           'open_picture', 'load_image', 'fit_picture', 'load_hole', 'crop_hole', 'is_picture', 'find_pictures',
+__all__ = ['WHITES', 'COATS', 'PATTERNS', 'EYES', 'NOSES', 'WALLS', 'WHITE', 'PINK', 'INK', 'RANGES', 'MOTTLE', 'LAYERS',
+           'eight_bits', 'to_tensor', 'to_uint8', 'to_picture', 'as_pixels', 'show_images', 'sheet_figure', 'replacing',
+           'save_png', 'is_ours', 'tile', 'save_sheet', 'square_crop', 'ellipse', 'side_of', 'overlap', 'wave', 'cover',
+           'upload', 'paint', 'palette', 'cat_parameters', 'draw_wall', 'draw_coat', 'draw_body', 'draw_ears',
+           'draw_head', 'draw_muzzle', 'draw_eyes', 'draw_whiskers', 'draw_group', 'drawn_cats', 'check_share',
+           'random_holes', 'box_holes', 'half_holes', 'centre_holes', 'misread', 'alpha_range', 'open_picture',
+           'load_image', 'fit_picture', 'read_mask', 'load_hole', 'crop_hole', 'is_picture', 'find_pictures',
            'Pictures', 'ImageFolder', 'PictureFiles', 'data_root', 'unzipped', 'find_split', 'is_header', 'read_gt_csv',
            'download_cats']
 
 # %% ../nbs/00_images.ipynb #00-008
+WHITES = {  # by mode, the levels that may be white, each with the least that the brightest pixel of such a picture has
+    "I;16": ((0, 255), (4096, 65535)),
+    "I": ((0, 255), (32768, 65535)),
+    "F": ((0, 1), (32, 255), (32768, 65535))}
+
+def eight_bits(picture: Image.Image) -> Image.Image:
+    """A PIL picture with levels of 8 bits; deeper greys are scaled so that white stays white, whatever its number was.
+    ValueError if that number cannot be told, or if the mode is LAB."""
+    if picture.mode == "LAB": raise ValueError("its colours are LAB, which is not known here: save it as RGB")
+    mode = "I;16" if picture.mode.startswith("I;16") or picture.format in ("PNG", "PPM") else picture.mode
+    if picture.mode[0] not in "IF": return picture
+    levels = np.asarray(picture).astype(np.float64)
+    low, top = levels.min(), levels.max()
+    white = next((white for least, white in WHITES[mode] if least <= top <= white), None) if low >= 0 else None
+    if white is None:
+        raise ValueError(f"its levels go from {low:g} to {top:g}, and which is white is not said: save it with 8 bits")
+    grey = Image.fromarray((levels * (255 / white)).round().astype(np.uint8))
+    clear = picture.info.get("transparency")  # the one level that is transparent
+    if clear is not None: grey.putalpha(Image.fromarray(np.where(levels == clear, 0, 255).astype(np.uint8)))
+    return grey
+
+# %% ../nbs/00_images.ipynb #00-008c
 def to_tensor(picture: Image.Image) -> Tensor:
-    "A PIL picture of any mode as an image: float32 (3,H,W) in [-1,1]. Transparent parts become white."
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+    "A PIL picture as an image: float32 (3,H,W) in [-1,1]. Transparent parts become white. Errors as `eight_bits`."
+    picture = eight_bits(picture)
+    if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    if picture.mode.startswith("I"):  # 16 bits a pixel: Pillow would cut at level 255 instead of scaling
-        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) / 257).round().astype(np.uint8))
     pixels = np.asarray(picture.convert("RGB"))
     return torch.tensor(pixels).permute(2, 0, 1).float() / 127.5 - 1
 
@@ -101,15 +125,41 @@ def sheet_figure(pixels: Tensor, scale: int, tops: list[int], lefts: list[int], 
     figure._ipython_display_ = show_once
     return figure
 
+# %% ../nbs/00_images.ipynb #00-017c
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    "A name beside `path` to write to, its folder made: if the block ends well, that file takes the place of `path`."
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{uuid.uuid4().hex}.partial")  # of its own: other processes may write the same file
+    try:
+        partial.touch()
+        mode = partial.stat().st_mode  # some writers (safetensors) make files that only their owner can read
+        yield partial
+        if partial.stat().st_mode != mode: partial.chmod(mode)
+        os.replace(partial, path)
+    finally: partial.unlink(missing_ok=True)
+
+def save_png(x: Tensor, path: str | Path) -> None:
+    "Write one image (3,H,W) in [-1,1] as a PNG that says it is of maskgit_nb, whole or not at all; folders are made."
+    info = PngInfo()
+    info.add_text("Software", "maskgit_nb")
+    with replacing(path) as partial: to_picture(x).save(partial, format="PNG", pnginfo=info)
+
+def is_ours(path: Path) -> bool:
+    "Whether a file is one that `save_png` wrote."
+    try:
+        with Image.open(path) as picture: return picture.info.get("Software") == "maskgit_nb"
+    except Exception: return False  # a file that is no picture can raise nearly anything
+
 # %% ../nbs/00_images.ipynb #00-018
 def tile(rows: Sequence[Tensor]) -> Tensor:
     "Rows of images (M,3,H,W), each wherever it is, as one image (3,H * rows,W * M) on the CPU."
     return torch.cat([torch.cat(list(row), dim=2).cpu() for row in rows], dim=1)
 
 def save_sheet(rows: Sequence[Tensor], path: str | Path) -> None:
-    "Save rows of images (M,3,H,W) in [-1,1] as one PNG."
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    to_picture(tile(rows)).save(path)
+    "Save rows of images (M,3,H,W) in [-1,1] as one PNG. As `save_png`."
+    save_png(tile(rows), path)
 
 # %% ../nbs/00_images.ipynb #00-021
 def square_crop(picture: Image.Image, size: int, resample: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
@@ -366,16 +416,40 @@ def centre_holes(n: int, size: int = 64, share: float = 0.25) -> Tensor:
     return (middle[:, None] & middle).repeat(n, 1, 1, 1)
 
 # %% ../nbs/00_images.ipynb #00-086
+def misread(picture: Image.Image) -> str:
+    "Why a file, just opened, would be read as another picture than was meant, and what to do; empty if it would not."
+    tags = picture.tag_v2 if picture.format == "TIFF" else {}
+    if tags and picture.n_frames > 1:
+        return f"it holds {picture.n_frames} pages: save the one that is meant as a file of its own"
+    if tags.get(262) == 0 and "tifffile" in str(tags.get(305)):  # photometric interpretation, software
+        return "tifffile marks its bools as 0 white, 1 black: save them as uint8"
+    if picture.mode == "RGB" and ";16" in str(picture.tile) and not picture.getbbox():
+        return "its levels of 16 bits are all below 256, which is black: save it with 8 bits"
+    return ""
+
+def alpha_range(picture: Image.Image) -> tuple[int, int]:
+    "The least and the largest opacity of a PIL picture, of 255."
+    if not picture.has_transparency_data: return 255, 255
+    return picture.convert("RGBA").getchannel("A").getextrema()
+
 def open_picture(path: str | Path | BinaryIO, least: int | None = None) -> Image.Image:
-    """Open and decode a picture file by its content, whatever its name says, upright. ValueError names a file that is not one.
+    """Open and decode a picture file by its content, whatever its name says, upright and with `eight_bits`. ValueError names
+    a file that is none, that would be misread, that is transparent all over, or whose levels do not say what is white.
 
     With `least`, a large JPEG may come smaller than it is, its shorter side at least so many pixels long, and several times faster."""
     try:
         with Image.open(path) as picture:
+            if fault := misread(picture): raise ValueError(fault)
             if least:
                 shrink = max(1.0, min(picture.size) / least)
                 picture.draft(None, (math.ceil(picture.width / shrink), math.ceil(picture.height / shrink)))
-            return ImageOps.exif_transpose(picture)
+            upright = ImageOps.exif_transpose(picture)
+            upright.format = picture.format
+            upright = eight_bits(upright)
+        if alpha_range(upright)[1] == 0: raise ValueError("it is transparent all over")
+        return upright
+    except UnidentifiedImageError as error:
+        raise ValueError(f"cannot read {path} as an image: its kind is not known; if it is one, save it as PNG") from error
     except Exception as error:  # a damaged file can raise nearly anything in Pillow
         if isinstance(error, OSError) and error.errno is not None: raise  # the disk's or the system's word, not the picture's
         raise ValueError(f"cannot read {path} as an image: {error}") from error
@@ -392,10 +466,29 @@ def fit_picture(picture: Image.Image, size: int | None = None) -> Tensor:
     return to_tensor(square_crop(picture, size))
 
 # %% ../nbs/00_images.ipynb #00-089
+def read_mask(picture: Image.Image) -> Tensor:
+    """Where a mask is white: bool (1,H,W). Greys are cut at 128; levels 0 and 1 are labels. ValueError says why it is not
+    clear what is white."""
+    if alpha_range(picture)[0] < 255:
+        raise ValueError("it is transparent in places, and whether these are known or missing is not said")
+    levels = to_uint8(to_tensor(picture)).int()
+    grey, colour = levels.float().mean(0, keepdim=True), (levels.amax(0) - levels.amin(0)).max()
+    low, top = round(grey.min().item()), round(grey.max().item())
+    if colour > 64: raise ValueError("it has colours")
+    if top == 1: return grey > 0.5
+    if 0 < top < 192: raise ValueError(f"its brightest level is {top} of 255")
+    if 64 <= low < 192: raise ValueError(f"its darkest level is {low} of 255")
+    if ((grey >= 64) & (grey < 192)).float().mean() > 0.5: raise ValueError("most of it is grey")
+    return grey > 127.5
+
 def load_hole(path: str | Path, invert: bool = False) -> Tensor:
     """The hole in a mask file: bool (1,H,W), True = missing. White is known and black is missing, as in the lab;
-    `invert` swaps them. Greys are cut at 128."""
-    known = to_tensor(open_picture(path)).mean(0, keepdim=True) > 0
+    `invert` swaps them. ValueError names a file that is no clear mask."""
+    picture = open_picture(path)
+    try: known = read_mask(picture)
+    except ValueError as error:
+        do = "save it in black and white, known pixels white, without transparency"
+        raise ValueError(f"{path} is no clear mask, {error}: {do}") from error
     return known if invert else ~known
 
 def crop_hole(hole: Tensor, size: int) -> Tensor:
@@ -415,7 +508,8 @@ def find_pictures(folder: str | Path) -> list[Path]:
     """All files in and below `folder` that are pictures by content or claim to be by name, sorted by path; hidden ones left out.
 
     FileNotFoundError if there is no such folder, ValueError if it has no picture."""
-    folder, names = Path(folder), {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+    kinds = "png jpg jpeg jfif bmp gif tif tiff webp heic heif avif jp2"
+    folder, names = Path(folder), {f".{kind}" for kind in kinds.split()}
     if not folder.is_dir(): raise FileNotFoundError(f"no folder {folder}: give a folder of pictures")
     shown = [path for path in sorted(folder.rglob("*")) if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     paths = [path for path in shown if path.is_file() and (path.suffix.lower() in names or is_picture(path))]

@@ -2,7 +2,7 @@
 
 # %% ../nbs/01_vqgan.ipynb #01-003
 from __future__ import annotations
-import json, os
+import json
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from .images import upload
+from .images import replacing, upload
 
 # %% auto #0
 __all__ = ['LAB_SCALE', 'Downsample', 'Upsample', 'ChannelNorm', 'norm_layer', 'ResBlock', 'AttnBlock', 'build_layers',
@@ -383,9 +383,7 @@ def save_module(module: nn.Module, path: str | Path, half: bool = False) -> None
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     if half: state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     metadata = {"class": type(module).__name__, "config": json.dumps(asdict(module.config))}
-    partial = path.with_name(path.name + ".partial")
-    save_file(state, partial, metadata=metadata)
-    os.replace(partial, path)
+    with replacing(path) as partial: save_file(state, partial, metadata=metadata)
 
 # %% ../nbs/01_vqgan.ipynb #01-082
 def load_module(path: str | Path, module_class: type, config_class: type) -> nn.Module:

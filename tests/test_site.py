@@ -133,6 +133,7 @@ def project(tmp_path: Path) -> Path:
     write(tmp_path, "index", "# Course\n\n[one](00_one.ipynb)")
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "before.txt").write_text("before", encoding="utf-8")
+    (tmp_path / "site" / ".written.json").write_text("{}", encoding="utf-8")
     return tmp_path
 
 
@@ -151,7 +152,7 @@ def test_a_failing_cell_is_named_and_leaves_the_site(project: Path):
     write(project, "00_one", "# One", "x = 1", "x / 0")
     done = build_in(project)
     assert done.returncode == 1 and "00_one.ipynb: ZeroDivisionError: division by zero" in done.stderr
-    assert [path.name for path in (project / "site").iterdir()] == ["before.txt"]
+    assert (project / "site" / "before.txt").exists()
 
 
 def test_a_dead_link_is_named_and_leaves_the_site(project: Path):
@@ -164,6 +165,22 @@ def test_a_dead_link_is_named_and_leaves_the_site(project: Path):
 def test_an_unknown_name_is_named(project: Path):
     done = build_in(project, "--only", "00_won")
     assert done.returncode == 1 and "no such notebook: 00_won; there are index" in done.stderr
+
+
+def test_a_folder_of_others_is_left_alone(project: Path):
+    (project / "photos").mkdir()
+    (project / "photos" / "cat.jpg").write_text("mine", encoding="utf-8")
+    done = build_in(project, "--run", "none", "--out", str(project / "photos"))
+    assert done.returncode == 1 and "photos was not made here" in done.stderr
+    assert [path.name for path in (project / "photos").iterdir()] == ["cat.jpg"]
+
+
+def test_a_site_takes_the_place_of_the_last(project: Path):
+    write(project, "00_one", "# One")
+    done = build_in(project, "--run", "none")
+    assert done.returncode == 0, done.stderr
+    assert (project / "site" / "00_one.html").exists() and not (project / "site" / "before.txt").exists()
+    assert not list(project.glob(".site-*"))
 
 
 # In a browser

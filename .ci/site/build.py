@@ -27,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent))
 from tidy_notebooks import joined  # noqa: E402
+from writing import MARK, check_folder, write_text  # noqa: E402
 
 NBS = ROOT / "nbs"
 RUN_TIMES = NBS / "results" / "run_times.json"
@@ -284,14 +285,17 @@ def mkdocs(site: Site, out: Path, nav: list) -> None:
 
 
 def build_site(out: Path, only: list[str] | None, run: list[str] | None) -> None:
-    "Build into a temporary folder, then put it in the place of `out`. None means all."
+    "Build into a temporary folder, then put it in the place of `out`, if that is a site built here. None means all."
+    try: check_folder(out)
+    except FileExistsError as error: raise BuildError(error) from None
     every = sorted(NBS.glob("*.ipynb"))
     unknown = {*(only or []), *(run or [])} - {path.stem for path in every}
     if unknown: raise BuildError(f"no such notebook: {', '.join(sorted(unknown))}; there are {', '.join(path.stem for path in every)}")
     notebooks = [path for path in every if only is None or path.stem in [*only, "index"]]
     texts = sorted(NBS.glob("*.md")) if only is None else []
     executed = execute_all([path for path in notebooks if run is None or path.stem in run])
-    with tempfile.TemporaryDirectory() as folder:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".site-", dir=out.parent) as folder:  # on the same disk, so that renaming is enough
         docs, made = Path(folder, "docs"), Path(folder, "site")
         docs.mkdir()
         for name in ("course.css", "course.js", "iframe-worker.js", "favicon.svg"): shutil.copyfile(HERE / name, docs / name)
@@ -310,8 +314,9 @@ def build_site(out: Path, only: list[str] | None, run: list[str] | None) -> None
         nav.append({"Reference": [{module: f"reference/{module}.md"} for module in site.reference()]})
         mkdocs(site, made, nav)
         for page in made.glob("*.html"): page.write_text(site.with_outputs(page.read_text(encoding="utf-8")), encoding="utf-8")
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.move(made, out)
+        write_text(made / MARK, "{}\n")
+        if out.exists(): out.rename(Path(folder, "before"))
+        made.rename(out)
 
 
 def main() -> None:
