@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 from PIL import Image
-from writing import write_text
+from writing import write_whole
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -44,7 +44,7 @@ def main() -> None:
             for output in cell.outputs:
                 output.get("data", {}).pop(VIEW, None)
                 if "image/png" in output.get("data", {}): output.data["image/png"] = with_palette(output.data["image/png"]).strip()
-        write_text(Path(path), nbformat.writes(notebook, indent=1, ensure_ascii=False) + "\n")
+        write_whole(Path(path), nbformat.writes(notebook, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__": main()

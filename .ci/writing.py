@@ -7,7 +7,7 @@ from pathlib import Path
 MARK = ".written.json"  # in a folder that a script here has filled: the digests of its files, by name
 
 
-def write_text(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     "The old file or the new one, whatever happens."
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -31,8 +31,8 @@ def write_files(folder: Path, texts: dict[str, str]) -> None:
                                   "move it away, or give another folder")
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_text(folder / name, text)
-    write_text(mark, json.dumps(written | new, indent=1) + "\n")
+        write_whole(folder / name, text)
+    write_whole(mark, json.dumps(written | new, indent=1) + "\n")
 
 
 def check_folder(folder: Path) -> None:

@@ -35,13 +35,13 @@ def read_parts(folder: Path, rehearsal: bool) -> dict[str, dict]:
     return parts
 
 
-def write_text(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     with replacing(path) as partial: partial.write_text(text, encoding="utf-8")
 
 
 def update_json(path: Path, change: Callable[[dict], dict]) -> None:
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    write_text(path, json.dumps(change(old), indent=1) + "\n")
+    write_whole(path, json.dumps(change(old), indent=1) + "\n")
 
 
 def good_rows(parts: dict, part: str, kind: str) -> list[dict]:
@@ -75,7 +75,7 @@ def fill_times(root: Path, parts: dict) -> None:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         first = notebook["cells"][0]
         first["source"] = [re.sub(r"Time: [^.]*\.", line, text) for text in first["source"]]
-        write_text(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+        write_whole(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
 
 
 def fill_throughput(root: Path, parts: dict) -> None:
@@ -147,7 +147,7 @@ def fill_weights(root: Path, folder: Path, part: dict) -> None:
     shipped, card = root / SHIPPED, root / SHIPPED / "README.md"
     for name in ("vqgan.safetensors", "transformer.safetensors"):
         with replacing(shipped / name) as partial: shutil.copyfile(folder / name, partial)
-    write_text(shipped / "training.json", json.dumps(part["record"], separators=(",", ":")) + "\n")
+    write_whole(shipped / "training.json", json.dumps(part["record"], separators=(",", ":")) + "\n")
     model, size = MaskGIT.from_pretrained(shipped), sum(path.stat().st_size for path in shipped.glob("*.safetensors"))
     first, second = (f"{count_parameters(stage) / 1e6:.1f} M" for stage in (model.vqgan, model.transformer))
     text = replace_once(r"A VQGAN \([\d.]+ M", f"A VQGAN ({first}", card.read_text(encoding="utf-8"))
@@ -157,7 +157,7 @@ def fill_weights(root: Path, folder: Path, part: dict) -> None:
     share = "Half" if part["photographs"] else "All"
     text = replace_once(r"\w+ of the training pictures were", f"{share} of the training pictures were", text)
     text = replace_once(r"## Training\n.*?(?=\n## )", training_section(part, model.vqgan.config.codebook_size), text)
-    write_text(card, text)
+    write_whole(card, text)
 
 
 def fill_table(root: Path, table: Path) -> None:
@@ -167,7 +167,7 @@ def fill_table(root: Path, table: Path) -> None:
     text = replace_once(r"(?<=\n\|---\|---\|---\|---\|\n)(\|[^\n]*\n)+", "".join(rows), card.read_text(encoding="utf-8"))
     options = json.dumps(found["options"])
     text = replace_once(r"\d+(?= validation pictures with the lab's)", str(found["images"]), text)
-    write_text(card, replace_once(r"options `[^`]*`, [\d-]+:", f"options `{options}`, {found['date']}:", text))
+    write_whole(card, replace_once(r"options `[^`]*`, [\d-]+:", f"options `{options}`, {found['date']}:", text))
 
 
 def main(argv: list[str] | None = None) -> None:

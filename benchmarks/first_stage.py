@@ -50,7 +50,7 @@ def main() -> None:
                   perceptual={name: round(perceptual(x, few).item(), 3) for name, x in changed.items()},
                   psnr=learn(cats, drawn_cats(5, seed=1), args.steps))
     print(json.dumps(result, indent=1))
-    if args.out: args.out.write_text(json.dumps(result) + "\n")
+    if args.out: args.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 # %% ../nbs/12_cli.ipynb #12-003
 from __future__ import annotations
-import argparse, ctypes, datetime, functools, importlib.util, json, os, platform, re, shlex, sys, tempfile, time
+import argparse, ctypes, datetime, functools, importlib.util, os, platform, re, shlex, sys, tempfile, time
 import traceback, unicodedata, warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence

@@ -424,11 +424,11 @@ def test_a_learners_work_and_a_teachers_course_are_left_alone(tmp_path: Path):
     path = str(LESSONS["05_schedules"])
     mine, theirs = tmp_path / "student" / "05_schedules.ipynb", tmp_path / "course" / "nbgrader_config.py"
     for _ in range(2): student.main(["--out", str(mine.parent), path])  # what is as it was written may be written anew
-    mine.write_text(solved := mine.read_text().replace("# your code here", "x = 1"))
+    mine.write_text(solved := mine.read_text(encoding="utf-8").replace("# your code here", "x = 1"), encoding="utf-8")
     with pytest.raises(SystemExit, match="05_schedules.ipynb is not as it was written"): student.main(["--out", str(mine.parent), path])
     theirs.parent.mkdir()
-    theirs.write_text("# by hand")
+    theirs.write_text("# by hand", encoding="utf-8")
     with pytest.raises(SystemExit, match="nbgrader_config.py is not as it was written"):
         student.main(["--out", str(tmp_path / "new"), "--course", str(theirs.parent), path])
-    assert mine.read_text() == solved and [file.read_text() for file in theirs.parent.iterdir()] == ["# by hand"]
+    assert mine.read_text(encoding="utf-8") == solved and [file.read_text(encoding="utf-8") for file in theirs.parent.iterdir()] == ["# by hand"]
     with pytest.raises(SystemExit, match="not as it was written"): student.main(["--out", str(LESSONS["05_schedules"].parent), path])

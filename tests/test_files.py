@@ -338,14 +338,14 @@ SAVERS = {
     "save_film": lambda path, maskgit: save_film(drawn_cats(3), path),
     "save_module": lambda path, maskgit: save_module(maskgit.vqgan, path),
     "record": lambda path, maskgit: record_sample_sizes(drawn_cats(8), "random", path, sizes=(2, 4)),
-    "write_text": lambda path, maskgit: writing.write_text(path, "new" * 100)}
+    "write_whole": lambda path, maskgit: writing.write_whole(path, "new" * 100)}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs limits of POSIX")
 @pytest.mark.parametrize("name", SAVERS)
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, maskgit, name):
     path = tmp_path / "kept"
-    path.write_text("old")
+    path.write_text("old", encoding="utf-8")
     with pytest.raises(Exception), full_disk(): SAVERS[name](path, maskgit)  # noqa: B017
     assert contents(tmp_path) == {"kept": b"old"}
     SAVERS[name](path, maskgit)
@@ -368,16 +368,16 @@ def test_several_may_try_one_folder_and_write_one_file_at_once(tmp_path):
 def test_a_folder_that_a_script_made_is_marked(tmp_path):
     writing.check_folder(tmp_path / "absent")
     writing.check_folder(tmp_path)
-    (tmp_path / "photo.jpg").write_text("mine")
+    (tmp_path / "photo.jpg").write_text("mine", encoding="utf-8")
     for place in (tmp_path, tmp_path / "photo.jpg"):
         with pytest.raises(FileExistsError, match="was not made here"): writing.check_folder(place)
     writing.write_files(tmp_path, {"a.txt": "a", "sub/b.txt": "b"})
     writing.check_folder(tmp_path)
     writing.write_files(tmp_path, {"a.txt": "new"})
-    (tmp_path / "sub" / "b.txt").write_text("changed by hand")
+    (tmp_path / "sub" / "b.txt").write_text("changed by hand", encoding="utf-8")
     with pytest.raises(FileExistsError, match="b.txt is not as it was written"):
         writing.write_files(tmp_path, {"a.txt": "newer", "sub/b.txt": "b2"})
-    assert (tmp_path / "a.txt").read_text() == "new" and (tmp_path / "photo.jpg").read_text() == "mine"
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "new" and (tmp_path / "photo.jpg").read_text(encoding="utf-8") == "mine"
 
 
 # --- pairs go by name ---
@@ -415,7 +415,7 @@ def sides(tmp_path) -> Path:
         to_picture(torch.where(hole, x - 0.1, x)).save(tmp_path / "made" / f"image_{i:03d}.png")
         Image.fromarray(~hole.numpy()).save(tmp_path / "masks" / f"mask_{i:03d}.png")
         rows.append(",".join(map(str, np.asarray(to_picture(x)).reshape(-1))))
-    (tmp_path / "test_gt.csv").write_text("\n".join(rows))
+    (tmp_path / "test_gt.csv").write_text("\n".join(rows), encoding="utf-8")
     return tmp_path
 
 

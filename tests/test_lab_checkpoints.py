@@ -28,7 +28,7 @@ from maskgit_nb.vqgan import VQGAN, VQGANConfig, lab_vqgan
 LAB = Path(__file__).parent / "lab"
 VQGAN_PT, FUSED, REPORT = LAB / "VQGAN.pt", LAB / "transformer_fused.pt", LAB / "transformer_report.pt"
 EXPECTED = load_file(LAB / "expected.safetensors")
-SHAPES = json.loads((LAB / "full_size_shapes.json").read_text())
+SHAPES = json.loads((LAB / "full_size_shapes.json").read_text(encoding="utf-8"))
 HEADS = 16
 
 

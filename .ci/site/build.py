@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent))
 from tidy_notebooks import joined  # noqa: E402
-from writing import MARK, check_folder, write_text  # noqa: E402
+from writing import MARK, check_folder, write_whole  # noqa: E402
 
 NBS = ROOT / "nbs"
 RUN_TIMES = NBS / "results" / "run_times.json"
@@ -314,7 +314,7 @@ def build_site(out: Path, only: list[str] | None, run: list[str] | None) -> None
         nav.append({"Reference": [{module: f"reference/{module}.md"} for module in site.reference()]})
         mkdocs(site, made, nav)
         for page in made.glob("*.html"): page.write_text(site.with_outputs(page.read_text(encoding="utf-8")), encoding="utf-8")
-        write_text(made / MARK, "{}\n")
+        write_whole(made / MARK, "{}\n")
         if out.exists(): out.rename(Path(folder, "before"))
         made.rename(out)
 
