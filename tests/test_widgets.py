@@ -3,9 +3,12 @@ import base64
 import io
 import json
 import time
+from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
+from conftest import VQGAN_CONFIG
 from PIL import Image
 
 from maskgit_nb import widgets
@@ -13,6 +16,7 @@ from maskgit_nb.decoding import decided_at
 from maskgit_nb.images import drawn_cats, random_holes
 from maskgit_nb.inpainting import PLAIN, MaskGIT, hole_to_mask
 from maskgit_nb.schedules import SCHEDULES, mask_counts
+from maskgit_nb.vqgan import VQGAN
 
 
 def seeded(seed): return torch.Generator().manual_seed(seed)
@@ -49,7 +53,7 @@ def test_record_agrees_with_the_steps(model, cats, options):
         assert picture["left"] == [result.mask[i].sum().item(), *(step.counts[i].item() for step in result.steps)]
         assert len(picture["frames"]) == 6
         for n, (probability, rivals) in enumerate(zip(picture["probability"], picture["likeliest"], strict=True)):
-            assert (probability > 0) == (decided[i, n] > 0) or probability == 0
+            assert decided[i, n] or probability == 0
             assert len(rivals) == (5 if decided[i, n] else 0)
             found = [share for code, share in rivals if code == picture["codes"][n]]
             if found: assert abs(found[0] - 1000 * probability) <= 1
@@ -65,6 +69,42 @@ def test_record_shows_the_run_of_its_options(model, cats, hole, options):
     for n, step in enumerate(decided_at(result.steps)[0].tolist()):
         if step: assert abs(picture["probability"][n] - result.steps[step - 1].confidence[0, n].exp().item()) < 1e-3
     assert picture["frames"][-1] == widgets.png_url(result.images[0], 128)
+
+
+TURNED = range(1, 9)  # the eight ways in which EXIF says that a camera was held
+
+
+def turned_photograph(orientation: int) -> bytes:
+    "A JPEG of 256x128 stored pixels in four colours, to be shown as its EXIF says."
+    picture, data = Image.new("RGB", (256, 128), (0, 0, 255)), io.BytesIO()
+    picture.paste((255, 0, 0), (0, 0, 128, 64))
+    picture.paste((0, 255, 0), (128, 0, 256, 64))
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    picture.save(data, "JPEG", quality=95, exif=exif)
+    return data.getvalue()
+
+
+def upright(orientation: int) -> list[str]:
+    "The main colours at top left, top right, bottom left and bottom right of that photograph's square, as the EXIF standard has it."
+    return list({1: "RGBB", 2: "GRBB", 3: "BBGR", 4: "BBRG", 5: "RBGB", 6: "BRBG", 7: "BGBR", 8: "GBRB"}[orientation])
+
+
+def main_colours(pixels) -> list[str]: return ["RGB"[max(range(3), key=pixel.__getitem__)] for pixel in pixels]
+
+
+CORNERS = (8, 8), (56, 8), (8, 56), (56, 56)
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+def test_a_photograph_from_python_is_upright_and_square(orientation):
+    brush = widgets.HoleBrush(drawn_cats(1))
+    brush.picture = "data:image/jpeg;base64," + base64.b64encode(turned_photograph(orientation)).decode()
+    assert brush.image.shape == (1, 3, 64, 64)
+    assert main_colours([brush.image[0, :, y, x].tolist() for x, y in CORNERS]) == upright(orientation)
+    shown = Image.open(io.BytesIO(base64.b64decode(brush.picture.split(",")[1])))  # what the page draws
+    assert shown.size == (64, 64) and not shown.getexif()
+    assert main_colours([shown.convert("RGB").getpixel(corner) for corner in CORNERS]) == upright(orientation)
 
 
 def test_every_hole_comes_back(hole):
@@ -293,6 +333,113 @@ def test_brush_takes_a_picture_and_refuses_others(show, cats, tmp_path):
         assert word in hole_on_page(page)
 
 
+def test_an_uploaded_photograph_is_upright(show, cats, tmp_path):
+    page = show(widgets.HoleBrush(cats[:1]))
+    for orientation in TURNED:
+        (tmp_path / f"turned{orientation}.jpg").write_bytes(turned_photograph(orientation))
+        page.locator("input[type=file]").set_input_files(tmp_path / f"turned{orientation}.jpg")
+        page.wait_for_function(f"document.querySelector('.mg-told').textContent.includes('turned{orientation}.jpg: cut')")
+        page.wait_for_timeout(50)
+        colours = [[int(colour[i:i + 2], 16) for i in (1, 3, 5)] for colour in pixels(page, 0, CORNERS)]
+        assert main_colours(colours) == upright(orientation)
+
+
+# A page whose model speaks with Python in ipywidgets' own messages, and is as silent about equal values as the notebook's.
+ALIVE = """const state = window.state = {state}, listeners = {{}}, mine = {{}}
+function take(values) {{
+  const changed = Object.keys(values).filter(name => JSON.stringify(state[name]) !== JSON.stringify(values[name]))
+  Object.assign(state, values)
+  for (const name of changed) listeners["change:" + name]?.forEach(listener => listener())
+}}
+const model = {{
+  get: name => state[name],
+  set(name, value) {{ mine[name] = value; take({{ [name]: value }}) }},
+  save_changes() {{ const sent = {{ ...mine }}; for (const name in mine) delete mine[name]; python(sent).then(answers => answers.forEach(take)) }},
+  on: (event, listener) => (listeners[event] ??= new Set()).add(listener),
+  off: (event, listener) => listeners[event].delete(listener),
+}}
+render({{ model, el: box }})
+"""
+RENDER = "render({ model: standalone("  # the last line of a static page
+
+
+@pytest.fixture
+def alive(browser):
+    "Open a page with a widget that can ask Python."
+    context = browser.new_context(viewport=dict(width=1000, height=900))
+    page, faults = context.new_page(), []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    def open_page(widget):
+        def python(sent):
+            messages = []
+            widget._send = lambda message, buffers=None: messages.append(message)
+            widget.set_state(sent)
+            return [message["state"] for message in messages if message["method"] == "update"]
+        page.expose_function("python", python)
+        before, after = widget.to_html().split(RENDER)
+        state, end = after.split("), el: box })")
+        page.set_content("<!doctype html><meta charset=utf-8>" + before + ALIVE.format(state=state) + end)
+        page.locator(".mg canvas, .mg svg").first.wait_for()
+        return page
+    yield open_page
+    context.close()
+    assert not faults
+
+
+def small_cats(n): return F.avg_pool2d(drawn_cats(n), 4)  # 16x16, for the tiny models
+
+
+def answered(page, times, words):
+    "Wait until Python has answered so many times; the page must then say so, and not that it waits."
+    page.wait_for_function("times => state.answered === times", arg=times, timeout=20_000)
+    page.wait_for_timeout(100)
+    text = page.locator(".mg").inner_text()
+    assert words in text and "mending ..." not in text and "decoding ..." not in text
+
+
+def test_the_brush_hears_an_answer_that_equals_the_last(alive, maskgit):
+    page = alive(widgets.HoleBrush(small_cats(1), model=maskgit))
+    for times in (1, 2, 3):
+        page.get_by_role("button", name="Mend").click()  # nothing is missing, each time
+        answered(page, times, "nothing to decide")
+    page.get_by_role("button", name="Invert").click()
+    page.get_by_role("button", name="Mend").click()
+    answered(page, 4, "16 tokens were missing")
+
+
+def test_schedules_hear_an_answer_that_equals_the_last(alive, maskgit):
+    explorer = widgets.ScheduleExplorer(maskgit, small_cats(1), random_holes(1, 16, seeded(0)))
+    page = alive(explorer)
+    point = page.locator("circle").nth(0)
+    for times in (1, 2, 3):  # the first point lies at 1 and stays there: the same curve, the same picture
+        point.press("ArrowUp")
+        answered(page, times, "drawn, 8 steps")
+    explorer.mended = lambda schedule: 1 / 0
+    for times in (4, 5):
+        point.press("ArrowUp")
+        answered(page, times, "not possible: division by zero")
+        assert page.locator("img").count() == 0  # the picture of the last curve is not this one's
+    del explorer.mended
+    page.locator("input[type=range]").fill("4")
+    answered(page, 6, "drawn, 4 steps")
+
+
+def test_the_codebook_hears_an_answer_that_equals_the_last(alive, monkeypatch):
+    vqgan = VQGAN(replace(VQGAN_CONFIG, codebook_size=25)).eval()
+    explorer = widgets.CodebookExplorer(vqgan, small_cats(3))
+    page = alive(explorer)
+    page.locator("canvas").nth(1).click()
+    put = page.get_by_role("button", name="Put the code")
+    for times in (1, 2, 3):
+        put.click()
+        answered(page, times, "of the pixels change")
+        assert page.locator(".mg > .mg-row canvas").count() == 3
+    monkeypatch.setattr(vqgan, "decode", lambda tokens: 1 / 0)
+    for times in (4, 5):
+        put.click()
+        answered(page, times, "not possible: division by zero")
+
+
 def test_codebook(show, model, cats):
     explorer = widgets.CodebookExplorer(model.vqgan, cats)
     page, data = show(explorer), explorer.data
@@ -357,6 +504,54 @@ def test_attention(show, model, cats, hole):
         share = float(page.locator("figcaption").nth(1 + head).inner_text().split(": ")[1].rstrip(" %")) / 100
         assert abs(share - maps[head].max().item()) < 0.01
     assert hole_to_mask(hole)[0, 4 * 16 + 8].item() == ("masked" in hole_on_page(page))
+
+
+# What a widget leaves behind: counted by wrapping all that can outlive its elements.
+LEFT = """const left = window.left = { model: 0, page: 0, timers: new Set(), observers: 0 }
+for (const target of [window, document, document.documentElement, document.body]) {
+  const { addEventListener, removeEventListener } = target
+  target.addEventListener = function (...given) { left.page++; addEventListener.apply(this, given) }
+  target.removeEventListener = function (...given) { left.page--; removeEventListener.apply(this, given) }
+}
+const start = window.setInterval, stop = window.clearInterval
+window.setInterval = (...given) => { const timer = start(...given); left.timers.add(timer); return timer }
+window.clearInterval = timer => { left.timers.delete(timer); stop(timer) }
+for (const kind of ["ResizeObserver", "MutationObserver", "IntersectionObserver"]) window[kind] = class extends window[kind] {
+  observe(...given) { left.observers++; super.observe(...given) }
+  disconnect() { left.observers = 0; super.disconnect() }
+}
+window.watched = model => ({ ...model, on(...given) { left.model++; model.on(...given) }, off(...given) { left.model--; model.off(...given) } })
+"""
+
+
+@pytest.mark.parametrize("kind", ["Scrubber", "HoleBrush", "CodebookExplorer", "ScheduleExplorer", "AttentionExplorer"])
+def test_a_widget_that_goes_leaves_nothing(browser, model, cats, hole, runs, kind):
+    widget = next(widget for widget in everything(model, cats, hole, runs[:1]) if type(widget).__name__ == kind)
+    before, after = widget.to_html().split(RENDER)
+    state, end = after.split("), el: box })")
+    page = browser.new_page()
+    page.set_content(f"""<!doctype html><meta charset=utf-8><body><script>{LEFT}</script>{before}
+        const gone = await render({{ model: watched(standalone({state})), el: box }}), counts = () => ({{ ...left, timers: left.timers.size }})
+        document.querySelector(".mg button")?.click()  // the scrubber plays
+        const met = counts()
+        gone()
+        box.replaceChildren()
+        window.counted = [met, counts()]
+        box.append(document.createElement("hr")){end}""")  # Playwright puts listeners of its own into the page as soon as it evaluates
+    page.locator("hr").wait_for(state="attached")
+    met, remained = page.evaluate("counted")
+    assert met["model"] == {"Scrubber": 2, "HoleBrush": 3}.get(kind, 1) and met["timers"] == (kind == "Scrubber")
+    assert remained == dict(model=0, page=0, timers=0, observers=0)
+    page.close()
+
+
+def test_the_scrubber_shows_the_newest_of_runs_that_come_at_once(show, runs):
+    class Kept(widgets.Scrubber):
+        def to_html(self): return super().to_html().replace("model: standalone(", "model: window.model = standalone(")
+    page = show(Kept(*runs))
+    page.evaluate("([two, one]) => { model.set('data', two); model.set('data', one) }", [widgets.Scrubber(*runs).data, widgets.Scrubber(runs[1]).data])
+    page.wait_for_timeout(300)
+    assert page.locator("canvas").count() == 4 and page.locator("h4").all_inner_texts() == ["sqrt"]
 
 
 def test_dark_page(show, model, cats, hole, runs):

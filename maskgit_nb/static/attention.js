@@ -5,7 +5,7 @@ async function inflate(text) {
 }
 
 async function render({ model, el }) {
-  const { grid, layers, heads, token, masked } = model.get("data"), N = grid * grid
+  const { grid, layers, heads, masked } = model.get("data"), N = grid * grid
   const [picture, maps] = await Promise.all([loaded(model.get("data").picture), inflate(model.get("data").maps)])
   const peaks = bytes(model.get("data").peaks), size = picture.width, cell = size / grid
   const root = element("section", { className: "mg" }, el, { "aria-label": "attention" })
@@ -41,8 +41,8 @@ async function render({ model, el }) {
   }
   const choose = i => { if (i >= 0) { draw(i); send(model, { token: i }) } }
   cells(main, grid, choose, choose)
-  model.on("change:token", () => draw(model.get("token")))
-  draw(model.get("token") ?? token)
+  draw(model.get("token"))
+  return listen(model, { token: () => draw(model.get("token")) })
 }
 
 export default { render }

@@ -38,6 +38,7 @@ async function render({ model, el }) {
   const past = []
 
   function draw() {
+    if (!picture) return
     pen.drawImage(picture, 0, 0, size, size)
     hole.forEach((missing, i) => {  // a checkerboard, which no cat has
       if (missing) { pen.fillStyle = (i + Math.floor(i / size)) % 2 ? COLORS.masked : "#666666"; pen.fillRect(i % size, Math.floor(i / size), 1, 1) }
@@ -98,16 +99,24 @@ async function render({ model, el }) {
   const file = element("input", { type: "file", accept: "image/*" }, element("label", { textContent: "own picture " }, bar), OWN_KEYS)
   file.addEventListener("change", async () => {
     if (!file.files.length) return
-    try { send(model, { picture: await squared(file.files[0], size) }); message.textContent = `${file.files[0].name}: cut to a square of ${size} pixels` }
+    const chosen = file.files[0]
+    file.value = ""  // or the browser is silent when the same file is chosen again
+    try { send(model, { picture: await squared(chosen, size) }); message.textContent = `${chosen.name}: cut to a square of ${size} pixels` }
     catch (error) { message.textContent = error.message }
   })
   if (live) button("Mend", bar, () => { message.textContent = "mending ..."; send(model, { asked: model.get("asked") + 1 }) })
 
-  const load = async () => { picture = await loaded(model.get("picture")); draw() }
-  model.on("change:picture", load)
-  model.on("change:message", () => { message.textContent = model.get("message") })
-  model.on("change:packed", () => { if (model.get("packed") !== pack(hole)) { hole = unpack(model.get("packed"), size * size); draw() } })
+  async function load() {
+    const url = model.get("picture"), found = await loaded(url)
+    if (url === model.get("picture")) { picture = found; draw() }  // unless a newer one came meanwhile
+  }
+  const deafen = listen(model, {
+    picture: load,
+    answered: () => { message.textContent = model.get("message") },
+    packed: () => { if (model.get("packed") !== pack(hole)) { hole = unpack(model.get("packed"), size * size); draw() } },
+  })
   await load()
+  return deafen
 }
 
 export default { render }

@@ -57,16 +57,16 @@ async function render({ model, el }) {
       choose(pictures[i].tokens[j])
     }))
 
-  model.on("change:answer", async () => {
-    const { images, text } = model.get("answer")
+  async function show() {
+    const number = model.get("answered"), images = Object.entries(model.get("answer"))
+    const pictures = await Promise.all(images.map(([, png]) => loaded(png)))
+    if (number !== model.get("answered")) return  // a newer answer came meanwhile
     answer.replaceChildren()
-    for (const [label, png] of Object.entries(images)) {
-      const picture = await loaded(png), canvas = panel(answer, label, picture.width)
-      canvas.getContext("2d").drawImage(picture, 0, 0)
-    }
-    message.textContent = text
-  })
+    images.forEach(([label], i) => panel(answer, label, pictures[i].width).getContext("2d").drawImage(pictures[i], 0, 0))
+    message.textContent = model.get("message")
+  }
   choose(code)
+  return listen(model, { answered: show })
 }
 
 export default { render }

@@ -95,7 +95,13 @@ function send(model, values) {
   model.save_changes()
 }
 
-// In a page without a kernel: the same four calls as the notebook's model.
+// Hear of the model's changes, by name, until the function that this returns is called: anywidget calls what `render` returns when a widget goes.
+function listen(model, listeners) {
+  for (const [name, listener] of Object.entries(listeners)) model.on("change:" + name, listener)
+  return () => { for (const [name, listener] of Object.entries(listeners)) model.off("change:" + name, listener) }
+}
+
+// In a page without a kernel: the same five calls as the notebook's model.
 function standalone(state) {
   const listeners = {}
   return {
@@ -103,6 +109,7 @@ function standalone(state) {
     get: name => state[name],
     set(name, value) { if (state[name] !== value) { state[name] = value; listeners["change:" + name]?.forEach(listener => listener()) } },
     save_changes() {},
-    on(event, listener) { (listeners[event] ??= []).push(listener) },
+    on(event, listener) { (listeners[event] ??= new Set()).add(listener) },
+    off(event, listener) { listeners[event]?.delete(listener) },
   }
 }

@@ -93,12 +93,13 @@ function render({ model, el }) {
     const picture = waiting ? "" : model.get("results")[key()], text = `${key()} ${steps.value === "1" ? "step" : "steps"}`
     result.replaceChildren()
     if (picture) element("img", { src: picture, alt: `mended by ${text}`, width: 192, height: 192, style: "image-rendering:pixelated" }, result)
-    else if (Object.keys(model.get("results")).length) element("figcaption", { textContent: live ? "mending ..." : "in a page without Python: mended in 8 steps by a gamma of the list" }, result)
-    if (picture) element("figcaption", { textContent: text }, result)
+    const failed = !waiting && model.get("message"), without = "in a page without Python: mended in 8 steps by a gamma of the list"
+    const told = picture ? text : live ? failed || "mending ..." : without
+    if (Object.keys(model.get("results")).length) element("figcaption", { textContent: told }, result)
   }
-  model.on("change:results", () => mended())
   name.value = model.get("schedule")
   draw(); mended()
+  return listen(model, { answered: () => mended() })
 }
 
 export default { render }

@@ -13,9 +13,8 @@ function curve(parent, run) {
   }
 }
 
-async function row(parent, picture, { grid, size }, name, point) {
+function row(parent, picture, frames, { grid, size }, name, point) {
   const box = element("div", { className: "mg-row" }, parent)
-  const frames = await Promise.all(picture.frames.map(loaded))
   const confidence = picture.confidence.map(bytes), cell = size / grid
   const canvases = ["tokens", "picture", "confidence", "decided now"].map(label => panel(box, label, size))
   const [tokens, shown, sure, now] = canvases.map(canvas => canvas.getContext("2d"))
@@ -49,8 +48,10 @@ async function row(parent, picture, { grid, size }, name, point) {
   return draw
 }
 
-async function show(model, root) {
-  const data = model.get("data"), rows = [], marks = []
+const decoded = runs => Promise.all(runs.map(run => Promise.all(run.pictures.map(picture => Promise.all(picture.frames.map(loaded))))))
+
+function show(model, root, data, frames) {  // gives what stops it
+  const rows = [], marks = []
   root.replaceChildren()
   if (!data.runs?.length) { told(root).textContent = "No run yet."; return () => {} }
   let cursor = -1, timer = null
@@ -58,10 +59,10 @@ async function show(model, root) {
   const play = button("Play", bar, () => timer ? stop() : start())
   const slider = range("step", bar, { min: 0, max: data.steps, value: data.steps }, step => { stop(); go(step) })
   const status = element("output", {}, bar)
-  for (const run of data.runs) {
+  for (const [n, run] of data.runs.entries()) {
     const box = element("div", { className: "mg-run" }, root)
     if (run.name) element("h4", { textContent: run.name }, box)
-    for (const [i, picture] of run.pictures.entries()) rows.push(await row(box, picture, data, `${run.name} ${i + 1}`, i => { cursor = i; draw() }))
+    for (const [i, picture] of run.pictures.entries()) rows.push(row(box, picture, frames[n][i], data, `${run.name} ${i + 1}`, i => { cursor = i; draw() }))
     marks.push(curve(box, run))
   }
   legend(root, [["known", COLORS.known], ["decided before", COLORS.before], ["decided now", COLORS.now], ["masked", COLORS.masked], ["least sure", cividis(0)], ["surest", cividis(1)]])
@@ -88,10 +89,16 @@ async function show(model, root) {
 
 async function render({ model, el }) {
   const root = element("section", { className: "mg" }, el, { "aria-label": "decoding, step by step" })
-  let stop = await show(model, root)
-  model.on("change:data", async () => { stop(); stop = await show(model, root) })
-  model.on("change:step", () => root.moved?.())
-  return () => stop()
+  let stop = () => {}
+  async function load() {
+    const data = model.get("data"), frames = await decoded(data.runs ?? [])
+    if (data !== model.get("data")) return  // newer runs came meanwhile
+    stop()
+    stop = show(model, root, data, frames)
+  }
+  const deafen = listen(model, { data: load, step: () => root.moved?.() })
+  await load()
+  return () => { deafen(); stop() }
 }
 
 export default { render }
