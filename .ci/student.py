@@ -2,21 +2,24 @@
 
 usage: student.py [--out DIR] [--course DIR] NOTEBOOK...
 
-In a lesson an exercise is two code cells, told by their first lines (nbdev_clean keeps comments, but no cell metadata):
+In a lesson an exercise is code cells, told by their first lines (nbdev_clean keeps comments, but no cell metadata):
 
     #| exercise: 1            what the learner writes, the solution between ### BEGIN SOLUTION and ### END SOLUTION
     #| check: 1 points=2      what tests it; an AssertionError says in words what is wrong
+
+Several checks may follow an exercise, each with points of its own; none may need what another has set. The folders that a lesson reads go with it.
 """
 import argparse
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
-from nbgrader.preprocessors import CheckCellMetadata, ClearOutput, ClearSolutions, ComputeChecksums, LockCells
+from nbgrader.preprocessors import CheckCellMetadata, ClearHiddenTests, ClearMarkScheme, ClearOutput, ClearSolutions, ComputeChecksums, LockCells
 from traitlets.config import Config
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -24,6 +27,8 @@ from writing import write_files  # noqa: E402
 
 DIRECTIVE = re.compile(r"#\| (exercise|check): (\w+)(?: points=(\d+))?\s*(?:\n|$)")
 SOLVED = re.compile(r" ?In `nbs/` the exercises are solved;\s`make student` writes [^.]*\.")
+BADGE = re.compile(r" ?\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)")  # it opens the solved lesson
+FOLDERS = "results", "figures"  # that lessons read, beside them
 STUB = "# your code here\nraise NotImplementedError()"
 CONFIG = Config(ClearSolutions={"code_stub": {"python": STUB}})
 INTRO = """\
@@ -64,17 +69,18 @@ def directive(cell: NotebookNode) -> tuple[str, str, int] | None:
 def graded(notebook: NotebookNode) -> NotebookNode:
     "A copy with nbgrader's metadata in every exercise and check, and the cells that a student edition starts with. ValueError unless they come in pairs."
     notebook = nbformat.from_dict(notebook)
-    open_exercise = None
+    exercise, part = "", 0  # the last exercise, and how many checks it has
     for cell in notebook.cells:
-        if cell.cell_type == "markdown": cell.source = SOLVED.sub("", cell.source)
+        if cell.cell_type == "markdown": cell.source = BADGE.sub("", SOLVED.sub("", cell.source))
         kind, number, points = directive(cell) or (None, None, None)
         if kind is None: continue
-        if (kind == "check") != (open_exercise == number): raise ValueError(f"every exercise needs its check right after it; look at {kind} {number}")
-        open_exercise = number if kind == "exercise" else None
+        if kind == "check" and number != exercise: raise ValueError(f"every check needs its exercise before it; look at check {number}")
+        if kind == "exercise" and exercise and not part: raise ValueError(f"exercise {exercise} has no check")
+        exercise, part = (number, 0) if kind == "exercise" else (exercise, part + 1)
         state = {"grade": kind == "check", "solution": kind == "exercise", "locked": kind == "check", "task": False,
-                 "grade_id": f"{kind}-{number}", "schema_version": 3}
-        cell.metadata["nbgrader"] = state | ({"points": points} if kind == "check" else {})
-    if open_exercise: raise ValueError(f"exercise {open_exercise} has no check")
+                 "grade_id": f"check-{number}-{part}" if part else f"exercise-{number}", "schema_version": 3}
+        cell.metadata["nbgrader"] = state | ({"points": points} if part else {})
+    if exercise and not part: raise ValueError(f"exercise {exercise} has no check")
     settings = nbformat.v4.new_code_cell(SETTINGS, id="settings", metadata={"nbgrader": {
         "grade": False, "solution": False, "locked": True, "task": False, "grade_id": "settings", "schema_version": 3}})
     notebook.cells[1:1] = [nbformat.v4.new_markdown_cell(INTRO, id="student-edition"), settings]
@@ -82,9 +88,9 @@ def graded(notebook: NotebookNode) -> NotebookNode:
 
 
 def student_edition(notebook: NotebookNode) -> NotebookNode:
-    "The lesson as nbgrader would release it: solutions and outputs removed, checks locked."
+    "The lesson as nbgrader would release it: solutions, hidden tests and outputs removed, checks locked."
     notebook, resources = graded(notebook), {}
-    for preprocessor in (LockCells, ClearSolutions, ClearOutput, CheckCellMetadata, ComputeChecksums):
+    for preprocessor in (LockCells, ClearSolutions, ClearOutput, CheckCellMetadata, ClearHiddenTests, ClearMarkScheme, ComputeChecksums):
         notebook, resources = preprocessor(config=CONFIG).preprocess(notebook, resources)
     return notebook
 
@@ -92,13 +98,20 @@ def student_edition(notebook: NotebookNode) -> NotebookNode:
 def as_text(notebook: NotebookNode) -> str: return nbformat.writes(notebook) + "\n"
 
 
-def write_course(folder: Path, names: list[str], notebooks: list[NotebookNode]) -> None:
+def files_of(lesson: Path, notebook: NotebookNode, edition: Callable) -> dict[str, str | bytes]:
+    "By name the lesson in that edition, and the files in those `FOLDERS` beside it that its cells name."
+    folders = [lesson.parent / name for name in FOLDERS if any(f"{name}/" in cell.source for cell in notebook.cells)]
+    beside = {str(path.relative_to(lesson.parent)): path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+    return beside | {lesson.name: as_text(edition(notebook))}
+
+
+def write_course(folder: Path, lessons: dict[Path, NotebookNode]) -> None:
     "An nbgrader course: each lesson an assignment in source/, and from it release/ and gradebook.db, made by nbgrader itself."
-    sources = {f"source/{name}/{name}.ipynb": as_text(graded(notebook)) for name, notebook in zip(names, notebooks, strict=True)}
+    sources = {f"source/{path.stem}/{name}": content for path, notebook in lessons.items() for name, content in files_of(path, notebook, graded).items()}
     write_files(folder, {"nbgrader_config.py": COURSE_CONFIG} | sources)
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}  # nbgrader calls alembic by name
-    for name in names:
-        subprocess.run([sys.executable, "-m", "nbgrader", "generate_assignment", name, "--force"], cwd=folder, env=env, check=True)
+    for path in lessons:
+        subprocess.run([sys.executable, "-m", "nbgrader", "generate_assignment", path.stem, "--force"], cwd=folder, env=env, check=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -107,12 +120,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("student"), help="folder of the student edition (student)")
     parser.add_argument("--course", type=Path, help="folder of an nbgrader course with these lessons as assignments (none)")
     options = parser.parse_args(arguments)
-    lessons = {path.stem: nbformat.read(path, as_version=4) for path in options.notebooks}
-    lessons = {name: notebook for name, notebook in lessons.items() if any(map(directive, notebook.cells))}
+    lessons = {path: nbformat.read(path, as_version=4) for path in options.notebooks}
+    lessons = {path: notebook for path, notebook in lessons.items() if any(map(directive, notebook.cells))}
     try:
-        write_files(options.out, {f"{name}.ipynb": as_text(student_edition(notebook)) for name, notebook in lessons.items()})
+        files = [files_of(path, notebook, student_edition) for path, notebook in lessons.items()]
+        write_files(options.out, {name: content for part in files for name, content in part.items()})
         print(f"{len(lessons)} lessons with exercises written to {options.out}/")
-        if options.course: write_course(options.course, list(lessons), list(lessons.values()))
+        if options.course: write_course(options.course, lessons)
     except FileExistsError as error: sys.exit(f"error: {error}")
 
 

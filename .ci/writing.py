@@ -7,31 +7,34 @@ from pathlib import Path
 MARK = ".written.json"  # in a folder that a script here has filled: the digests of its files, by name
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     "The old file or the new one, whatever happens."
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(as_bytes(content))
         os.replace(partial, path)
     finally: partial.unlink(missing_ok=True)
 
 
-def digest(data: bytes) -> str: return hashlib.sha256(data).hexdigest()
+def as_bytes(content: str | bytes) -> bytes: return content.encode() if isinstance(content, str) else content
 
 
-def write_files(folder: Path, texts: dict[str, str]) -> None:
-    """Texts by name into a folder. FileExistsError names a file there that is not as it was last written from here;
+def digest(content: str | bytes) -> str: return hashlib.sha256(as_bytes(content)).hexdigest()
+
+
+def write_files(folder: Path, contents: dict[str, str | bytes]) -> None:
+    """Texts and bytes by name into a folder. FileExistsError names a file there that is not as it was last written from here;
     nothing is written then."""
     mark = folder / MARK
     written = json.loads(mark.read_text(encoding="utf-8")) if mark.exists() else {}
-    new = {name: digest(text.encode()) for name, text in texts.items()}
-    for name in texts:
+    new = {name: digest(content) for name, content in contents.items()}
+    for name in contents:
         if (folder / name).exists() and digest((folder / name).read_bytes()) not in (written.get(name), new[name]):
             raise FileExistsError(f"{folder / name} is not as it was written from here: "
                                   "move it away, or give another folder")
-    for name, text in texts.items():
+    for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / name, text)
+        write_whole(folder / name, content)
     write_whole(mark, json.dumps(written | new, indent=1) + "\n")
 
 

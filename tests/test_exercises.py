@@ -367,15 +367,47 @@ def test_the_table_of_exercises_is_that_of_the_lessons():
 def text_of(cell) -> str: return "".join(output.text for output in cell.outputs if output.output_type == "stream")
 
 
+@pytest.fixture(scope="module")
+def handed_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "The folder that `make student` writes."
+    folder = tmp_path_factory.mktemp("handed") / "student"
+    student.main(["--out", str(folder), *map(str, LESSONS.values())])
+    return folder
+
+
+def test_what_a_student_gets_has_all_that_it_reads_and_no_way_to_the_solutions(handed_out: Path):
+    assert sorted(path.stem for path in handed_out.glob("*.ipynb")) == list(LESSONS)
+    read = set()
+    for path in handed_out.glob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            assert "blob/main/nbs" not in cell.source and "Open in Colab" not in cell.source, f"{path.stem}: the badge opens the solved lesson"
+            assert not re.search("(BEGIN|END) (SOLUTION|HIDDEN TESTS|MARK SCHEME)|exercises are solved", cell.source), (path.stem, cell.source)
+            named = re.findall(r"[\"'(]([\w/.-]+)[\"')#]", cell.source)
+            read |= {name for name in named if (ROOT / "nbs" / name).exists() and not name.startswith(("/", "."))}
+    assert any(name.startswith("results/") for name in read)
+    missing = {name for name in read if not (handed_out / name).exists()}
+    assert not missing
+
+
+def test_hidden_tests_and_marks_stay_with_the_teacher():
+    code = nbformat.v4.new_code_cell
+    check = "#| check: 1 points=2\nassert f(1) == 1\n### BEGIN HIDDEN TESTS\nassert f(7) == 7\n### END HIDDEN TESTS"
+    notebook = nbformat.v4.new_notebook(cells=[
+        code("title"), code("#| exercise: 1\ndef f(x):\n    ### BEGIN SOLUTION\n    return x\n    ### END SOLUTION"), code(check)])
+    kept, released = student.graded(notebook).cells[-1], student.student_edition(notebook).cells[-1]
+    assert kept.source == check and kept.metadata.nbgrader.points == 2
+    assert released.source.strip() == "#| check: 1 points=2\nassert f(1) == 1"
+
+
 @pytest.mark.parametrize("name", RUN_WHOLE)
-def test_the_student_edition_runs_from_top_to_bottom(name: str):
+def test_the_student_edition_runs_from_top_to_bottom(name: str, handed_out: Path):
     "In a kernel: an empty exercise prints a line and stops nothing, unless it is strict; an error of torch's own is never swallowed."
-    notebook = student.student_edition(nbformat.read(LESSONS[name], as_version=4))
+    notebook = nbformat.read(handed_out / f"{name}.ipynb", as_version=4)
     strict = nbformat.v4.new_code_cell("%env MASKGIT_NB_STRICT=1")
     again = nbformat.v4.new_code_cell(exercises(notebook)["1"]["check"], metadata={"tags": ["raises-exception"]})
     torchs_own = nbformat.v4.new_code_cell("#| check: 1 points=1\nraise NotImplementedError('no kernel for this')", metadata={"tags": ["raises-exception"]})
     notebook.cells += [torchs_own, strict, again]
-    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(ROOT / "nbs")}}).execute()
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(handed_out)}}).execute()
     for cell in notebook.cells[:-3]:
         kind, number, _ = student.directive(cell) or (None, None, None)
         if kind == "check": assert text_of(cell).splitlines()[-1:] == [f"exercise {number} is not filled in yet"], cell.source
