@@ -2,13 +2,15 @@
 
 # %% ../nbs/02_attention.ipynb #02-003
 from __future__ import annotations
-import math
+import inspect, math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['scaled_dot_product', 'show_attention', 'MultiHeadAttention']
+__all__ = ['REFUSAL', 'scaled_dot_product', 'show_attention', 'MultiHeadAttention', 'OutOfReach', 'on_your_own']
 
 # %% ../nbs/02_attention.ipynb #02-017
 def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -65,3 +67,29 @@ class MultiHeadAttention(nn.Module):
         "The attention weights (B, heads, N, N) without dropout: row i says where token i looks."
         q, k, v = self.split_heads(x)
         return scaled_dot_product(q, k, v)[1]
+
+# %% ../nbs/02_attention.ipynb #02-084
+REFUSAL = "`{}` is the library's answer, and out of reach here: write your own"
+
+class OutOfReach(torch.overrides.TorchFunctionMode):
+    "Refuses some of torch's functions."
+    def __init__(self, functions: tuple[Callable, ...]):
+        super().__init__()
+        self.functions = functions
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in self.functions: raise AssertionError(REFUSAL.format(function.__name__))
+        return function(*args, **(kwargs or {}))
+
+@contextmanager
+def on_your_own(*functions: Callable) -> Iterator[None]:
+    "While it is open, a call of one of `functions`, by whatever name, is an AssertionError that says so."
+    kept = [(f, f.__code__) for f in map(inspect.unwrap, functions) if hasattr(f, "__code__")]
+    for f, code in kept:
+        made: dict = {}
+        exec(f"def refuse(*given, **named): raise AssertionError({REFUSAL.format(f.__qualname__)!r})", made)
+        f.__code__ = made["refuse"].__code__.replace(co_freevars=code.co_freevars)  # as many as `f` has, or Python refuses
+    try:
+        with OutOfReach(functions): yield
+    finally:
+        for f, code in kept: f.__code__ = code

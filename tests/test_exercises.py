@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 from types import CodeType
+from typing import NamedTuple
 
 import nbformat
 import pytest
@@ -144,6 +145,8 @@ WRONG = [
     ("08_widgets", "3", ".mean(-1)", ".sum(-1)", "not a sum"),
     ("08_widgets", "3", ".sum(-1).mean(-1)", ".sum(-1)", "one number for each head"),
     ("08_widgets", "3", "torch.stack([number // side, number % side], 1)", "number[:, None]", "straight lines"),
+    ("08_widgets", "3", "(maps * torch.cdist(places, places)).sum(-1)",
+     "torch.cdist(places, places).expand_as(maps).gather(-1, maps.argmax(-1, keepdim=True)).squeeze(-1)", "not the largest alone"),
     ("09_training", "1", "(step + 1)", "step", "one tenth of the way up"),
     ("09_training", "1", "0.2 * steps", "20", "200 steps here"),
     ("09_training", "1", ", 1.0,", ",", "the plateau"),
@@ -162,6 +165,7 @@ WRONG = [
     ("10_fid", "1", "*statistics(features)", "np.zeros(features.shape[1]), statistics(features)[1]", "the mean should be"),
     ("10_fid", "1", "draw.multi", "np.random.multi", "let `draw`"),
     ("10_fid", "2", "1 / np.array(sizes)", "np.array(sizes)", "not over n"),
+    ("10_fid", "2", "1 / np.array(sizes), distances,", "1 / np.array(sizes[:2]), distances[:2],", "does every distance count"),
     ("10_fid", "2", "float(limit)", "float(slope)", "is the slope"),
     ("10_fid", "3", "test.flip(-1)", "test.flip(-2)", "the last axis"),
     ("10_fid", "3", " if (leak.train, leak.test) not in straight", "", "do not report it again"),
@@ -241,18 +245,77 @@ WRONG = [
     ("13_assignment", "5", "tokens = torch.where(", "logits = F.pad(logits, (0, 1), value=9.0)\n    tokens = torch.where(", "the mask token was drawn"),
     ("13_assignment", "6", "torch.where(holes, model.vqgan.decode(tokens), images)", "model.vqgan.decode(tokens)", "put the known pixels back"),
     ("13_assignment", "6", "F.max_pool2d(holes.float(), 4).flatten(1).bool()", "F.avg_pool2d(holes.float(), 4).flatten(1) > 0.5", "only if most"),
-    ("13_assignment", "6", "F.max_pool2d(holes.float(), 4).flatten(1).bool()", "hole_to_mask(holes, dilate=1)", "of which any pixel is missing"),
+    ("13_assignment", "6", "F.max_pool2d(holes.float(), 4)", "F.max_pool2d(F.max_pool2d(holes.float(), 4), 3, 1, 1)", "of which any pixel is missing"),
     ("13_assignment", "6", "images.masked_fill(holes, 0.0)", "images", "what was there before"),
     ("13_assignment", "6", "steps, seed=seed", "steps", "hand `seed` on"),
     ("13_assignment", "6", "mask, steps,", "mask, 8,", "hand `steps` on"),
 ]
 
 
-def exercises(notebook) -> dict[str, dict[str, str]]:
-    "The sources of the exercise and the check cell under each number."
-    found: dict[str, dict[str, str]] = {}
+# What the library has for an exercise: lesson and exercise, and functions that call it.
+LIBRARY = {
+    ("02_attention", "3"): [
+        "def attention_in_blocks(q, k, v, block=32): return scaled_dot_product(q, k, v)[0]",
+        "def attention_in_blocks(q, k, v, block=32):\n    from maskgit_nb.attention import scaled_dot_product as theirs\n    return theirs(q, k, v)[0]",
+        "def attention_in_blocks(q, k, v, block=32): return F.scaled_dot_product_attention(q[None], k[None], v[None])[0]"],
+    ("03_transformer", "1"): [
+        "def block_parameters(dim, hidden): return count_parameters(Block(TransformerConfig(dim=dim, hidden=hidden)))",
+        "import maskgit_nb.transformer as lib\n"
+        "def block_parameters(dim, hidden): return sum(p.numel() for p in lib.Block(lib.TransformerConfig(dim=dim, hidden=hidden)).parameters())"],
+    ("09_training", "2"): ["""def share_of_last(last, updates, decay):
+    from maskgit_nb.training import EMA
+    weight = nn.Linear(1, 1, bias=False).requires_grad_(False)
+    average = EMA(weight, decay)
+    for k in range(1, updates + 1):
+        weight.weight.fill_(float(k > updates - last))
+        average.update(weight)
+    return average.module.weight.item()"""],
+    ("13_assignment", "1"): [
+        "class LabAttention(MultiHeadAttention): pass",
+        "class LabAttention(MultiHeadAttention):\n    def forward(self, x):\n        q, k, v = self.split_heads(x)\n"
+        "        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))",
+        "class LabAttention(MultiHeadAttention):\n    def forward(self, x):\n        _, _, v = self.split_heads(x)\n"
+        "        return self.proj((self.weights(x) @ v).transpose(1, 2).flatten(2))"],
+    ("13_assignment", "2"): [
+        "def training_mask(u, num_tokens, generator): return random_mask(torch.cos(math.pi / 2 * u), num_tokens, generator=generator)",
+        "import maskgit_nb.masking\ntheirs = maskgit_nb.masking.random_mask\n"
+        "def training_mask(u, num_tokens, generator): return theirs(torch.cos(math.pi / 2 * u), num_tokens, generator=generator)"],
+    ("13_assignment", "3"): ["""def training_loss(transformer, tokens, mask, label_smoothing=0.1):
+    return mvtm_loss(transformer(tokens.masked_fill(mask, transformer.mask_token_id)), tokens, mask, label_smoothing)"""],
+    ("13_assignment", "4"): [
+        "gamma, plan, noise = lambda name, r: get_schedule(name)(r), mask_counts, noise_scale",
+        "from maskgit_nb.schedules import SCHEDULES as s, masked_share as m\n"
+        "def gamma(name, r): return m(name, r)\n"
+        "def plan(name, n, steps): return [int(n * s[name](t / steps)) for t in range(1, steps)] + [0]\n"
+        "def noise(*given): return noise_scale(*given)"],
+    ("13_assignment", "5"): ["""def inpainting_step(transformer, tokens, mask, left, noise, uniform, gumbel):
+    plan = torch.stack([left, torch.zeros_like(left)], 1)
+    step = next(reveal(transformer, tokens, mask, plan, lambda logits, mask: sample_tokens(logits, uniform[mask]), lambda *given: gumbel[mask]))
+    return step.tokens, step.mask""", "def inpainting_step(transformer, tokens, mask, *given): return next(decode(transformer, tokens, mask, steps=4))[1:3]"],
+    ("13_assignment", "6"): [
+        "def mend_pictures(model, images, holes, steps, seed=0): return model.inpaint(images, holes, steps=steps).images",
+        "def mend_pictures(model, images, holes, steps, seed=0):\n"
+        "    *_, (tokens, _) = mend(model.transformer, model.vqgan.encode(images.masked_fill(holes, 0.0)), hole_to_mask(holes), steps, seed=seed)\n"
+        "    return composite(images, model.vqgan.decode(tokens), holes)"],
+}
+
+
+class Exercise(NamedTuple):
+    "The sources of an exercise and of its checks, and the points of these."
+    source: str
+    checks: list[str]
+    points: list[int]
+
+
+def exercises(notebook) -> dict[str, Exercise]:
+    "All exercises by their number."
+    found: dict[str, Exercise] = {}
     for cell in notebook.cells:
-        if mark := student.directive(cell): found.setdefault(mark[1], {})[mark[0]] = cell.source
+        kind, number, points = student.directive(cell) or (None, None, None)
+        if kind == "exercise": found[number] = Exercise(cell.source, [], [])
+        if kind == "check":
+            found[number].checks.append(cell.source)
+            found[number].points.append(points)
     return found
 
 
@@ -299,20 +362,42 @@ class Session:
         return ""
 
 
-def problems(session: Session, name: str, number: str, stub: str, exercise: str, check: str):
-    "What is wrong with an exercise whose stub, solution and wrong answers are put before its check: lines of text."
+    def verdicts(self, checks: list[str]) -> list[str]:
+        "The errors of checks, '' where there is none. Each sees only what the lesson and the exercise have set, nothing of another check."
+        before, found = dict(self.space), []
+        for check in checks:
+            found.append(self.run(check))
+            self.space.clear()
+            self.space.update(before)
+            plt.close("all")
+        return found
+
+
+def problems(session: Session, name: str, number: str, stub: str, exercise: Exercise):
+    "What is wrong with an exercise whose stub, solution, wrong answers and library's answers are put before its checks: lines of text."
     session.run(stub)
-    if session.run(check) != "NotImplementedError: ": yield f"left empty, it gave {session.run(check)!r}"
-    if error := session.run(exercise): yield f"the solution does not run: {error}"
-    if error := session.run(check): yield f"the solution fails its check: {error}"
+    empty = session.verdicts(exercise.checks)
+    if set(empty) != {"NotImplementedError: "}: yield f"left empty, it gave {empty!r}"
+    if error := session.run(exercise.source): yield f"the solution does not run: {error}"
+    if any(solved := session.verdicts(exercise.checks)): yield f"the solution fails its checks: {solved}"
     wrong = [row[2:] for row in WRONG if row[:2] == (name, number)]
     if not wrong: yield "no wrong answer is tried: add one to WRONG"
+    results = []
     for piece, by, word in wrong:
-        if piece not in exercise: yield f"the solution no longer has {piece!r}"
-        session.run(exercise.replace(piece, by))
-        error = session.run(check)
-        if not error.startswith("AssertionError: ") or word not in error: yield f"with {by!r} for {piece!r} it should say {word!r}; it said {error!r}"
-    session.run(exercise)
+        if piece not in exercise.source: yield f"the solution no longer has {piece!r}"
+        session.run(exercise.source.replace(piece, by))
+        results.append(session.verdicts(exercise.checks))
+        error = next(filter(None, results[-1]), "")
+        if not error.startswith("AssertionError: ") or word not in error: yield f"with {by!r} for {piece!r} it should say {word!r}; it said {results[-1]!r}"
+        if any(error.startswith(("NameError", "UnboundLocalError")) for error in results[-1]): yield f"a check needs what another has set: {results[-1]!r}"
+    useless = [part for part, errors in enumerate(zip(*results), 1) if not any(errors)]
+    if useless: yield f"no wrong answer fails parts {useless}"
+    if len(exercise.checks) > 1 and all(all(errors) for errors in results): yield "no wrong answer gets a part of the points"
+    for answer in LIBRARY.get((name, number), []):
+        if error := session.run(answer): yield f"the library's answer does not run: {error}"
+        for error in session.verdicts(exercise.checks):
+            if "is the library's answer" not in error: yield f"it should refuse the library's answer; it said {error!r} to\n{answer}"
+    session.run(exercise.source)
 
 
 @pytest.mark.parametrize("name", LESSONS)
@@ -320,12 +405,14 @@ def test_solutions_pass_stubs_and_wrong_answers_fail_in_words(name: str, monkeyp
     monkeypatch.chdir(ROOT / "nbs")
     session = Session(LESSONS[name])
     solved, stubs = exercises(session.notebook), exercises(student.student_edition(session.notebook))
-    found, begun = [], False
-    for cell in session.notebook.cells:
-        kind, number, _ = student.directive(cell) or (None, None, None)
+    found, begun, tried = [], False, set()
+    marks = [student.directive(cell) or (None, None, None) for cell in session.notebook.cells]
+    for cell, (kind, number, _) in zip(session.notebook.cells, marks, strict=True):
         begun = begun or kind == "exercise"
-        if kind == "check":
-            found += [f"exercise {number}: {problem}" for problem in problems(session, name, number, stubs[number]["exercise"], **solved[number])]
+        if kind == "exercise": session.run(cell.source)
+        if kind == "check" and number not in tried:
+            tried.add(number)
+            found += [f"exercise {number}: {problem}" for problem in problems(session, name, number, stubs[number].source, solved[number])]
         elif begun and cell.cell_type == "code" and not kind:  # prepares the next check
             if error := session.run(cell.source): found.append(f"{error} in\n{cell.source}")
         plt.close("all")
@@ -336,10 +423,12 @@ def test_solutions_pass_stubs_and_wrong_answers_fail_in_words(name: str, monkeyp
 def test_exercises_are_in_order_graded_and_not_exported(name: str):
     notebook = nbformat.read(LESSONS[name], as_version=4)
     assert list(exercises(notebook)) == [number for number, *_ in headings(notebook)] == [str(n) for n in range(1, len(exercises(notebook)) + 1)]
-    for cells in exercises(notebook).values():
-        assert "| export" not in cells["exercise"] + cells["check"]
-        assert "BEGIN SOLUTION" in cells["exercise"] and "END SOLUTION" in cells["exercise"]
-        bare = [line for line in cells["check"].split("\n") if re.match(r"\s*assert ", line) and not re.search(r", f?[\"']", line)]
+    for exercise in exercises(notebook).values():
+        checks = "\n".join(exercise.checks)
+        assert "| export" not in exercise.source + checks
+        assert "BEGIN SOLUTION" in exercise.source and "END SOLUTION" in exercise.source
+        assert len(exercise.checks) > 1 or sum(exercise.points) == 1, "what is worth more than a point is checked in parts"
+        bare = [line for line in checks.split("\n") if re.match(r"\s*assert ", line) and not re.search(r", f?[\"']", line)]
         assert not bare, f"an assert without a message: {bare}"
 
 
@@ -359,9 +448,10 @@ def test_the_table_of_exercises_is_that_of_the_lessons():
     expected = []
     for name, path in LESSONS.items():
         notebook = nbformat.read(path, as_version=4)
-        points = [student.directive(cell)[2] for cell in notebook.cells if cell.source.startswith("#| check:")]
+        points = [sum(exercise.points) for exercise in exercises(notebook).values()]
         expected += [(name, f"{number} {title}", stars, minutes, str(p)) for (number, title, stars, minutes), p in zip(headings(notebook), points, strict=True)]
     assert written == expected
+    assert sum(int(points) for lesson, *_, points in written if lesson == "13_assignment") == 20
 
 
 def text_of(cell) -> str: return "".join(output.text for output in cell.outputs if output.output_type == "stream")
@@ -404,7 +494,7 @@ def test_the_student_edition_runs_from_top_to_bottom(name: str, handed_out: Path
     "In a kernel: an empty exercise prints a line and stops nothing, unless it is strict; an error of torch's own is never swallowed."
     notebook = nbformat.read(handed_out / f"{name}.ipynb", as_version=4)
     strict = nbformat.v4.new_code_cell("%env MASKGIT_NB_STRICT=1")
-    again = nbformat.v4.new_code_cell(exercises(notebook)["1"]["check"], metadata={"tags": ["raises-exception"]})
+    again = nbformat.v4.new_code_cell(exercises(notebook)["1"].checks[0], metadata={"tags": ["raises-exception"]})
     torchs_own = nbformat.v4.new_code_cell("#| check: 1 points=1\nraise NotImplementedError('no kernel for this')", metadata={"tags": ["raises-exception"]})
     notebook.cells += [torchs_own, strict, again]
     nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(handed_out)}}).execute()
@@ -418,7 +508,7 @@ def test_the_student_edition_runs_from_top_to_bottom(name: str, handed_out: Path
 
 
 def test_a_teacher_can_grade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    "nbgrader releases the same notebook as the student edition; whoever solves two of three exercises and empties the checks gets the points for two."
+    "nbgrader releases the same notebook as the student edition; whoever solves one exercise and a part of another, and empties the checks, gets points for these."
     from nbgrader.api import Gradebook
     from nbgrader.apps import NbGraderAPI
     from traitlets.config import Config
@@ -429,10 +519,11 @@ def test_a_teacher_can_grade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     released = nbformat.read(course / "release" / name / path.name, as_version=4)
     submitted = nbformat.read(tmp_path / "student" / path.name, as_version=4)
     assert [cell.source for cell in released.cells] == [cell.source for cell in submitted.cells]
-    solutions = {number: cells["exercise"] for number, cells in exercises(nbformat.read(path, as_version=4)).items()}
+    solutions = {number: exercise.source for number, exercise in exercises(nbformat.read(path, as_version=4)).items()}
+    solutions["3"] = solutions["3"].replace("min(left - 1, ", "min(left, ")  # two of its three checks fail
     for cell in submitted.cells:
         kind, number, _ = student.directive(cell) or (None, None, None)
-        if kind == "exercise" and number in "12": cell.source = solutions[number]
+        if kind == "exercise" and number in "13": cell.source = solutions[number]
         if kind == "check": cell.source = "pass"
     (course / "submitted" / "somebody" / name).mkdir(parents=True)
     nbformat.write(submitted, course / "submitted" / "somebody" / name / path.name)
@@ -441,7 +532,7 @@ def test_a_teacher_can_grade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert result["success"], result.get("error")
     with Gradebook(f"sqlite:///{course}/gradebook.db", "maskgit_nb") as gradebook:
         found = gradebook.find_submission(name, "somebody")
-        assert (found.score, found.max_score) == (3, 6)
+        assert (found.score, found.max_score) == (2, 6)
 
 
 def test_the_directives_must_come_in_pairs():
