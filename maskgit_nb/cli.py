@@ -645,6 +645,7 @@ def in_one_line(error: Exception) -> str:
 def main(argv: list[str] | None = None) -> int:
     "Run the command line; returns the exit status: 0 done, 1 something failed, 2 wrong options, 130 stopped. What is wrong is named in one line."
     argv = sys.argv[1:] if argv is None else argv
+    if hasattr(sys.stdout, "reconfigure"): sys.stdout.reconfigure(errors="backslashreplace")  # a name that the console cannot show
     try: args = make_parser().parse_args(argv)
     except SystemExit as stop: return stop.code
     args.argv = argv

@@ -24,7 +24,7 @@ from .inpainting import MaskGIT, hole_to_mask
 from .masking import mvtm_loss, random_mask
 from .schedules import get_schedule
 from .transformer import BidirectionalTransformer
-from .vqgan import VQGAN, PatchDiscriminator, PerceptualLoss, VectorQuantizer, hinge_loss, perplexity, psnr, save_module
+from .vqgan import VQGAN, PatchDiscriminator, PerceptualLoss, VectorQuantizer, VQGANConfig, hinge_loss, perplexity, psnr, save_module
 
 # %% auto #0
 __all__ = ['MOST_HELD', 'FITTING', 'RATIOS', 'within', 'in_words', 'option', 'check_options', 'TrainConfig', 'warmup_cosine',
@@ -289,6 +289,8 @@ def fingerprint(data: nn.Module | Mapping | Dataset | Tensor) -> str:
     """Twelve hexadecimal digits of SHA-256: of a module, a state, a tensor or `Pictures` over names, types, shapes and values; of a folder
     over file names, sizes and times; of another data set over all images."""
     digest = hashlib.sha256()
+    if isinstance(data, VQGAN) and (scale := (data.config.mean, data.config.std)) != (VQGANConfig.mean, VQGANConfig.std):
+        digest.update(repr(scale).encode())  # the same weights see other pictures
     if isinstance(data, nn.Module): data = data.state_dict()
     if isinstance(data, Pictures): data = dict(levels=data.levels, rows=data.rows, flip=torch.tensor(data.flip))
     if isinstance(data, Tensor): data = {"": data}

@@ -390,7 +390,7 @@ def problems(session: Session, name: str, number: str, stub: str, exercise: Exer
         error = next(filter(None, results[-1]), "")
         if not error.startswith("AssertionError: ") or word not in error: yield f"with {by!r} for {piece!r} it should say {word!r}; it said {results[-1]!r}"
         if any(error.startswith(("NameError", "UnboundLocalError")) for error in results[-1]): yield f"a check needs what another has set: {results[-1]!r}"
-    useless = [part for part, errors in enumerate(zip(*results), 1) if not any(errors)]
+    useless = [part for part, errors in enumerate(zip(*results, strict=True), 1) if not any(errors)]
     if useless: yield f"no wrong answer fails parts {useless}"
     if len(exercise.checks) > 1 and all(all(errors) for errors in results): yield "no wrong answer gets a part of the points"
     for answer in LIBRARY.get((name, number), []):
@@ -508,7 +508,7 @@ def test_the_student_edition_runs_from_top_to_bottom(name: str, handed_out: Path
 
 
 def test_a_teacher_can_grade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    "nbgrader releases the same notebook as the student edition; whoever solves one exercise and a part of another, and empties the checks, gets points for these."
+    "nbgrader releases what the student edition is; who solves one exercise and a part of another, and empties the checks, gets points for these."
     from nbgrader.api import Gradebook
     from nbgrader.apps import NbGraderAPI
     from traitlets.config import Config

@@ -28,6 +28,7 @@ from maskgit_nb.training import (
     VQGANLoss,
     cached_tokens,
     find_checkpoints,
+    fingerprint,
     fit_maskgit,
     fit_vqgan,
     image_gradients,
@@ -712,3 +713,10 @@ def test_tokens_of_many_codes_are_kept_whole(make_maskgit, tmp_path):
     assert torch.equal(tokenize(vqgan, Images(64), progress=False).long(), tokens)
     kept = cached_tokens(vqgan, Images(64), tmp_path, make_accelerator(TrainConfig(), "cpu"), progress=False)
     assert torch.equal(kept.long(), tokens)
+
+
+def test_a_fingerprint_tells_the_scale_of_pictures(make_maskgit):
+    vqgan = make_maskgit().vqgan
+    other = VQGAN(replace(vqgan.config, mean=(0.4, 0.5, 0.5)))
+    other.load_state_dict(vqgan.state_dict())
+    assert fingerprint(vqgan) == fingerprint(vqgan.state_dict()) != fingerprint(other)
