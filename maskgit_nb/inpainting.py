@@ -136,17 +136,18 @@ def check_inputs(images: Tensor, holes: Tensor, size: int) -> None:
 PLAIN = dict(fill="grey", evidence=0.0, blend=False)  # options of `inpaint`: MaskGIT without this kit's three additions
 
 class MaskGIT(TwoStages):
-    """Mends holes in images and makes new ones (Chang et al. 2022), by default with three additions of this kit: a smooth filling for
-    the encoder (`smooth_fill`), half-seen tokens (`visible_evidence`), no seam (`poisson_blend`). The options `PLAIN` leave them out."""
+    """Mends holes in images and makes new ones (Chang et al. 2022), by default with three additions of this kit: a smooth
+    filling for the encoder (`smooth_fill`), half-seen tokens (`visible_evidence`), no seam (`poisson_blend`). The options
+    `PLAIN` leave them out."""
     @torch.no_grad()
     def inpaint(self, images: Tensor, holes: Tensor, steps: int = 8, schedule: str | Callable = "cosine", temperature: float = 1.0,
-                order: str = "confidence", dilate: int = 0, fill: str = "smooth", evidence: float = 30.0, composite: bool = True,
-                blend: bool = True, generator: torch.Generator | None = None, frames: bool = False, **options) -> Inpainting:
+                order: str = "confidence", dilate: int = 0, fill: str = "smooth", evidence: float = 30.0,
+                composite: bool = True, blend: bool = True, generator: torch.Generator | None = None, frames: bool = False, **options) -> Inpainting:
         """Mend `holes` (B,1,H,W; bool, True = missing) in `images` (B,3,H,W; in [-1,1]; what they hold inside the hole is not used).
 
         `steps`, `schedule`, `temperature`, `order` and further `options` are those of `decode`, `dilate` that of
-        `hole_to_mask`, `fill` what the encoder sees in the hole, "smooth" (`smooth_fill`) or "grey"; `evidence` is the weight of
-        `visible_evidence` (0: half-seen tokens count as unseen). With `composite` the
+        `hole_to_mask`. `fill` is what the encoder sees in the hole, "smooth" (`smooth_fill`) or "grey"; `evidence` is the
+        weight of `visible_evidence` (0: half-seen tokens count as unseen). With `composite` the
         known pixels of the result are the given ones, bit for bit, and with `blend` the hole meets them without a seam
         (`poisson_blend`). `frames` keeps every `Step`. A hole over the whole image generates; no hole at all returns the image.
         ValueError on shapes or options.

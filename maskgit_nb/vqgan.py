@@ -204,7 +204,7 @@ class VQGANConfig:
 
     @classmethod
     def preset(cls, name: str) -> VQGANConfig:
-        "`tiny`, `small` (the same: light enough for a CPU), `lab` (the university lab's widths) or `paper` (MaskGIT's, 256 pixels); else ValueError."
+        "`tiny` = `small` (light enough for a CPU), `lab` (the university lab's), `paper` (MaskGIT's, 256 pixels); else ValueError."
         presets = dict(tiny=small_vqgan, small=small_vqgan, lab=lab_vqgan, paper=paper_vqgan)
         if name not in presets: raise ValueError(f"preset must be one of {', '.join(presets)}; got {name!r}")
         return presets[name]()
@@ -258,7 +258,8 @@ def lab_vqgan(down: tuple = (128, 128, 128, 256, 256, 512), up: tuple = (128, 12
 
 # %% ../nbs/01_vqgan.ipynb #01-061b
 def paper_vqgan() -> VQGANConfig:
-    "MaskGIT's tokenizer: 256 pixels to 16x16 tokens, no attention, K = 1024 (`vqgan_tokenizer.py` of google-research/maskgit; halvings as in `taming_vqgan`)."
+    """MaskGIT's tokenizer: 256 pixels to 16x16 tokens, no attention, K = 1024 (`vqgan_tokenizer.py` of google-research/maskgit).
+    Halvings and biases are those of `taming_vqgan`."""
     middle, halved = [("res", 512, 512, 3)] * 2, (0, 1, 2, 3)
     down = [("conv", 3, 128, 3), *taming_layers((128, 128, 128, 256, 256, 512), halved, 2, up=False), *middle,
             ("norm", 512), ("silu",), ("conv", 512, 256, 1)]
