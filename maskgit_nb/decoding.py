@@ -127,7 +127,7 @@ def reveal(transformer: nn.Module, tokens: Tensor, mask: Tensor, plan: Tensor, s
         if not mask.any(): return
         logits = predict(transformer, tokens.masked_fill(mask, transformer.mask_token_id))[mask]
         if logit_bias is not None: logits = logits + logit_bias[mask]
-        if logits.isnan().any(): raise ValueError("the transformer gave logits that are not numbers: its weights are damaged, or training diverged")
+        if not logits.amax(-1).isfinite().all(): raise ValueError("the transformer gave logits that are not numbers: its weights are damaged, or training diverged")
         drawn = sample(logits, mask)
         score = rank(logits, drawn, mask, number).to(widest_float(mask.device)).to(mask.device)
         score = score.new_full(mask.shape, torch.inf).masked_scatter(mask, score)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from .decoding import decided_at, predict, token_picture
-from .images import random_holes, to_picture, to_tensor
+from .images import fit_picture, open_picture, random_holes, to_picture, to_tensor
 from .inpainting import (FILLS, Inpainting, MaskGIT, check_inputs, hole_to_mask, smooth_fill, step_images,
                                    visible_evidence)
 from .schedules import SCHEDULES, get_schedule, mask_counts, masked_share
@@ -37,8 +37,8 @@ def png_url(x: Tensor, colours: int = 0) -> str:
     return "data:image/png;base64," + base64.b64encode(png_bytes(to_picture(x), colours)).decode()
 
 def open_url(url: str) -> Image.Image:
-    "The picture in a `png_url`. ValueError if it is none."
-    try: return Image.open(io.BytesIO(base64.b64decode(url.split(",", 1)[1]))).convert("RGB")
+    "The picture in a `png_url`, or in one of a photograph: upright, transparent parts white. ValueError if it is none."
+    try: return to_picture(to_tensor(open_picture(io.BytesIO(base64.b64decode(url.split(",", 1)[1])))))
     except Exception: raise ValueError(f"expected the address of a picture, data:image/...;base64,...; got {url[:40]!r}") from None
 
 def byte_text(values: Tensor) -> str:
@@ -72,6 +72,17 @@ class PageWidget(anywidget.AnyWidget):
     "A widget that also lives as a contact sheet and as a piece of a static page. Subclasses give `sheet` and their own `_esm`."
     _css = static_text("widgets.css")
     live = traitlets.Bool(False).tag(sync=True)  # whether Python can compute something for the page
+    asked, answered = traitlets.Int(0).tag(sync=True), traitlets.Int(0).tag(sync=True)  # how often the page asked, and Python answered
+    message = traitlets.Unicode("").tag(sync=True)  # what Python says with its answer
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        "Sends what is set inside as one answer, counted: of a value that equals the last the page would not hear. An error is said in `message`."
+        with self.hold_sync():
+            self.message = ""
+            try: yield
+            except Exception as error: self.message = f"not possible: {error}"  # the page is the only place where the learner would see it
+            self.answered += 1
 
     def sheet(self) -> bytes:
         "A still picture of it, PNG."
@@ -199,8 +210,8 @@ class HoleBrush(PageWidget):
     """A picture to paint a hole on; `.hole` (1,1,S,S) bool and `.image` (1,3,S,S) are what the page shows. With a `model`, `.scrubber` shows
     the run that mends it, and the button Mend makes another; `options` are those of `record`. `beside()` shows both."""
     _esm = static_text("common.js", "brush.js")
-    size, asked = traitlets.Int(64).tag(sync=True), traitlets.Int(0).tag(sync=True)
-    picture, packed, message = (traitlets.Unicode("").tag(sync=True) for _ in range(3))
+    size = traitlets.Int(64).tag(sync=True)
+    picture, packed = traitlets.Unicode("").tag(sync=True), traitlets.Unicode("").tag(sync=True)
     random_holes = traitlets.List().tag(sync=True)
 
     def __init__(self, image: Tensor, hole: Tensor | None = None, model: MaskGIT | None = None, seed: int = 0, **options):
@@ -220,6 +231,10 @@ class HoleBrush(PageWidget):
         unpack_hole(proposal.value, self.size)
         return proposal.value
 
+    @traitlets.validate("picture")
+    def _upright_square(self, proposal):
+        return png_url(fit_picture(open_url(proposal.value), self.size))
+
     @property
     def hole(self) -> Tensor: return unpack_hole(self.packed, self.size)
 
@@ -231,9 +246,9 @@ class HoleBrush(PageWidget):
         generator = torch.Generator().manual_seed(self.seed + self.mendings)
         self.mendings += 1
         name = f"mending {self.mendings}"
-        try: self.scrubber.load(record(self.model, self.image, self.hole, name, generator=generator, **self.options))
-        except Exception as error: self.message = f"cannot mend: {error}"  # the widget is the only place where the learner would see it
-        else: self.message = f"{name}: {hole_to_mask(self.hole, self.model.vqgan.config.grid).sum()} tokens were missing"
+        with self.answering():
+            self.scrubber.load(record(self.model, self.image, self.hole, name, generator=generator, **self.options))
+            self.message = f"{name}: {hole_to_mask(self.hole, self.model.vqgan.config.grid).sum()} tokens were missing"
 
     def beside(self) -> Beside:
         "The brush, and the scrubber with what it mended beside it."
@@ -283,13 +298,15 @@ class CodebookExplorer(PageWidget):
     @torch.no_grad()
     def put(self, picture: int, place: int, code: int) -> None:
         "Decode `picture` with `code` at `place`, and answer with both pictures and their difference."
-        changed = self.tokens[picture].clone()
-        changed[place] = code
-        before, after = self.vqgan.decode(torch.stack([self.tokens[picture], changed]).to(self.vqgan.device)).cpu()
-        difference = (after - before).abs().amax(0)
-        share = (difference > 4 / 127.5).float().mean().item()
-        images = {"before": png_url(before), "after": png_url(after), "difference": png_url((difference.clamp(max=1) * 2 - 1).expand(3, -1, -1))}
-        self.answer = dict(images=images, text=f"code {code} instead of {self.tokens[picture, place]}: {share:.1%} of the pixels change")
+        with self.answering():
+            changed = self.tokens[picture].clone()
+            changed[place] = code
+            before, after = self.vqgan.decode(torch.stack([self.tokens[picture], changed]).to(self.vqgan.device)).cpu()
+            difference = (after - before).abs().amax(0)
+            share = (difference > 4 / 127.5).float().mean().item()
+            grey = png_url((difference.clamp(max=1) * 2 - 1).expand(3, -1, -1))
+            self.answer = {"before": png_url(before), "after": png_url(after), "difference": grey}
+            self.message = f"code {code} instead of {self.tokens[picture, place]}: {share:.1%} of the pixels change"
 
     def sheet(self) -> bytes:
         return contact_sheet([[open_url(self.data["sheet"])]], scale=3)
@@ -314,7 +331,7 @@ class ScheduleExplorer(PageWidget):
     gammas, points = traitlets.Dict().tag(sync=True), traitlets.List().tag(sync=True)
     schedule = traitlets.Unicode("").tag(sync=True)
     results = traitlets.Dict().tag(sync=True)  # of "schedule, steps": the mended image
-    tokens, steps, most_steps, asked = (traitlets.Int(n).tag(sync=True) for n in (256, 8, MOST_STEPS, 0))
+    tokens, steps, most_steps = (traitlets.Int(n).tag(sync=True) for n in (256, 8, MOST_STEPS))
 
     def __init__(self, model: MaskGIT | None = None, image: Tensor | None = None, hole: Tensor | None = None, schedule: str = "cosine",
                  seed: int = 0, tokens: int = 256, **options):
@@ -344,7 +361,10 @@ class ScheduleExplorer(PageWidget):
 
     def mend(self, change=None) -> None:
         "Mend the image by the schedule that is chosen."
-        self.results = self.results | {f"{self.schedule}, {self.steps}": self.mended(self.gamma)}
+        key = f"{self.schedule}, {self.steps}"
+        with self.answering():
+            self.results = {name: made for name, made in self.results.items() if name != key}  # another curve's, if it is drawn
+            self.results = self.results | {key: self.mended(self.gamma)}
 
     def sheet(self) -> bytes:
         left = F.interpolate(torch.tensor([self.tokens, *self.counts]).view(1, 1, -1).float(), size=64)[0, 0] / max(1, self.tokens)

@@ -107,6 +107,21 @@ def test_a_photograph_from_python_is_upright_and_square(orientation):
     assert main_colours([shown.convert("RGB").getpixel(corner) for corner in CORNERS]) == upright(orientation)
 
 
+@pytest.mark.parametrize("options", [dict(), dict(order="halton"), dict(order="random", dilate=1), dict(schedule="sqrt")])
+def test_what_was_drawn_had_a_probability_and_what_was_known_has_none(maskgit, options):
+    images, holes = small_cats(3), random_holes(3, 16, seeded(3))
+    with widgets.listening(maskgit.transformer) as heard:
+        result = maskgit.inpaint(images, holes, steps=4, evidence=0, generator=seeded(1), frames=True, **options)
+    probability, codes, likeliest = widgets.choices(result, torch.stack(heard))
+    decided = decided_at(result.steps)
+    assert torch.equal(probability > 0, decided > 0) and torch.equal(likeliest.sum(-1) > 0, decided > 0)
+    assert (likeliest[decided > 0].diff() <= 0).all() and (codes[decided == 0] == 0).all()
+    for step in result.steps:
+        now = decided == step.number
+        expected = heard[step.number - 1].softmax(-1).gather(-1, result.tokens.unsqueeze(-1)).squeeze(-1)
+        assert torch.allclose(probability[now], expected[now])
+
+
 def test_every_hole_comes_back(hole):
     for size in (4, 5, 64):
         one = torch.rand(1, 1, size, size, generator=seeded(size)) < 0.4
