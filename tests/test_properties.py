@@ -1,6 +1,7 @@
 "What must hold for any input: invariants over many drawn cases."
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from maskgit_nb.attention import MultiHeadAttention
 from maskgit_nb.decoding import CONFIDENCES, ORDERS, decode, filter_logits, halton_order, sample_tokens
 from maskgit_nb.images import find_pictures, find_split, load_hole, load_image, to_picture, to_tensor, to_uint8
 from maskgit_nb.inpainting import FILLS, MaskGIT, composite, hole_to_mask, poisson_blend, smooth_fill, visible_evidence
-from maskgit_nb.masking import keep_lowest, mvtm_loss, random_mask
+from maskgit_nb.masking import bernoulli_mask, keep_lowest, mask_to_hole, mvtm_loss, random_mask
 from maskgit_nb.schedules import SCHEDULES, mask_counts
 from maskgit_nb.training import EndlessBatches
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
@@ -56,6 +57,41 @@ def test_counts_fall_strictly_to_zero(schedule, n, steps):
 def test_counts_follow_gamma(name):
     n, steps = 10_000, 7
     for t, count in enumerate(mask_counts(name, n, steps), 1): assert abs(count - SCHEDULES[name](t / steps) * n) <= 1
+
+
+POWERS = {"linear": 1, "square": 2, "cubic": 3}  # 1 - r^a, which fractions know exactly
+
+
+@pytest.mark.parametrize("name", POWERS)
+@given(n=st.integers(0, 400), steps=st.integers(1, 40))
+def test_counts_are_those_of_exact_arithmetic(name, n, steps):
+    "floor(gamma(t/steps) n), but at least a token a step while there are any, and one left for each step that follows."
+    expected, left = [], n
+    for t in range(1, steps + 1):
+        wanted = math.floor((1 - Fraction(t, steps) ** POWERS[name]) * n)
+        left = max(0, min(left - 1, max(wanted, steps - t)))
+        expected.append(left)
+    assert mask_counts(name, n, steps) == expected
+
+
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 4), seeds)
+def test_a_mask_covers_the_pixels_of_its_tokens(batch, side, cell, seed):
+    mask = torch.rand(batch, side**2, generator=seeded(seed)) < 0.5
+    hole = mask_to_hole(mask, side * cell)
+    assert hole.shape == (batch, 1, side * cell, side * cell) and hole.dtype == torch.bool
+    for row in range(side * cell):
+        for column in range(side * cell): assert torch.equal(hole[:, 0, row, column], mask[:, row // cell * side + column // cell])
+
+
+def test_the_defaults_are_those_of_the_kit():
+    "64x64 pixels, 16x16 tokens."
+    ratio = torch.tensor([0.5, 1.0])
+    mask = random_mask(ratio, generator=seeded(0))
+    assert mask.sum(1).tolist() == [128, 256]
+    assert mask_to_hole(mask).shape == (2, 1, 64, 64) and torch.equal(hole_to_mask(mask_to_hole(mask)), mask)
+    assert bernoulli_mask(3).shape == (3, 256) and abs(bernoulli_mask(100, generator=seeded(0)).float().mean() - 0.5) < 5 * 0.5 / 160
+    for p in (-0.1, 1.5):
+        with pytest.raises(ValueError, match=f"within .0,1.; got {p}"): bernoulli_mask(1, p=p)
 
 
 # --- decoding ----------------------------------------------------------------------------------------------------------------
@@ -378,14 +414,15 @@ def test_dropout_is_off_while_inpainting_and_as_before_afterwards(make_maskgit):
     assert model.training and model.transformer.training and model.vqgan.training
 
 
-@given(batch=st.integers(1, 3), grid=st.integers(1, 5), cell=st.integers(1, 4), share=st.sampled_from([0.0, 0.02, 0.3, 1.0]),
-       dilate=st.integers(0, 3), seed=seeds)
+@given(batch=st.integers(1, 3), grid=st.integers(1, 5), height=st.integers(1, 4), width=st.integers(1, 4),
+       share=st.sampled_from([0.0, 0.02, 0.3, 1.0]), dilate=st.integers(0, 3), seed=seeds)
 @settings(max_examples=100)
-def test_hole_to_mask_is_any_pixel_then_grown(batch, grid, cell, share, dilate, seed):
-    holes = drawn_holes([share] * batch, grid * cell, seed)
+def test_hole_to_mask_is_any_pixel_then_grown(batch, grid, height, width, share, dilate, seed):
+    "A token stands for `height` x `width` pixels."
+    holes = drawn_holes([share] * batch, 20, seed)[..., :grid * height, :grid * width]
     masks = [hole_to_mask(holes, grid, d).view(batch, grid, grid) for d in (0, dilate, dilate + 1)]
     for b, row, column in itertools.product(range(batch), range(grid), range(grid)):
-        cell_pixels = holes[b, 0, row * cell:(row + 1) * cell, column * cell:(column + 1) * cell]
+        cell_pixels = holes[b, 0, row * height:(row + 1) * height, column * width:(column + 1) * width]
         assert masks[0][b, row, column] == any(cell_pixels.flatten().tolist())
         near = masks[0][b, max(0, row - dilate):row + dilate + 1, max(0, column - dilate):column + dilate + 1]
         assert masks[1][b, row, column] == any(near.flatten().tolist())
