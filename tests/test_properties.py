@@ -351,6 +351,14 @@ def test_smooth_fill_stays_within_the_known_pixels(shares, seed):
         else: assert (picture.flatten(1) <= known.amax(1, keepdim=True) + 1e-5).all() and (picture.flatten(1) >= known.amin(1, keepdim=True) - 1e-5).all()
 
 
+@given(st.integers(1, 12), st.integers(1, 12), seeds)
+def test_smooth_fill_reaches_every_pixel_from_a_single_one(height, width, seed):
+    holes = torch.ones(1, 1, height, width, dtype=torch.bool)
+    holes.view(-1)[seed % holes.numel()] = False
+    images = torch.rand(1, 3, height, width, generator=seeded(seed)) + 1
+    assert torch.allclose(smooth_fill(images, holes), images[~holes.expand_as(images)].view(1, 3, 1, 1).expand_as(images))
+
+
 @given(shares=shares, seed=seeds)
 def test_evidence_is_loudest_where_most_is_seen_and_silent_where_nothing_is(maskgit, shares, seed):
     holes = drawn_holes(shares, 16, seed)
