@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from maskgit_nb.attention import MultiHeadAttention
-from maskgit_nb.decoding import CONFIDENCES, ORDERS, decode, filter_logits, halton_order, sample_tokens
+from maskgit_nb.decoding import CONFIDENCES, ORDERS, Draws, decode, filter_logits, halton_order, sample_tokens
 from maskgit_nb.images import find_pictures, find_split, load_hole, load_image, to_picture, to_tensor, to_uint8
 from maskgit_nb.inpainting import FILLS, MaskGIT, composite, hole_to_mask, poisson_blend, smooth_fill, visible_evidence
 from maskgit_nb.masking import bernoulli_mask, keep_lowest, mask_to_hole, mvtm_loss, random_mask
@@ -239,6 +239,15 @@ def test_a_broken_model_is_named_and_known_tokens_survive_a_wild_one(order):
     for wild in (torch.where(mask.T, whole, torch.nan), whole.sign() * 1e30, whole.masked_fill(whole < 0.5, -torch.inf).index_fill(1, torch.tensor(0), 0.0)):
         for step in run(wild): assert torch.equal(step.tokens[~mask], tokens[~mask]) and not (step.mask & ~mask).any()
         assert not step.mask.any()
+
+
+def test_draws_are_uniform_and_gumbel():
+    "Kolmogorov's distance to the uniform distribution: above 2.2 / sqrt(n) once in ten thousand. exp(-exp(-g)) of a Gumbel number is uniform."
+    draws, n = Draws(3, seeded(0)), 20_000
+    for drawn in (draws.uniform(n), (-(-draws.gumbel(n)).exp()).exp()):
+        assert drawn.shape == (3, n) and 0 < drawn.min() and drawn.max() < 1
+        for row in drawn.double().sort(1).values: assert (row - (torch.arange(n) + 0.5) / n).abs().max() < 2.2 / n**0.5
+        assert len(drawn.flatten().unique()) > 2 * n  # no row repeats another
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=8), st.sampled_from([0.3, 1.0, 2.0]))
