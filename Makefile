@@ -17,7 +17,7 @@ lab: .venv/ready
 test: .venv/ready
 	@echo "every notebook through nbdev_test and all of tests/, a file on each core; then what measures time"
 	@$(KEEP_MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not alone"
-	@$(BIN)/python -m pytest -m alone
+	@$(BIN)/python -m pytest -m alone $$(grep -l "mark.alone" tests/*.py)
 
 demo: .venv/ready
 	@$(BIN)/maskgit-nb demo --out demo
