@@ -16,7 +16,7 @@ import nbformat
 import torch
 from nbclient import NotebookClient
 
-from maskgit_nb.images import replacing
+from maskgit_nb.images import replacing, save_text
 
 TIMES = Path(__file__).parents[1] / "nbs" / "results" / "run_times.json"
 GPU = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -40,7 +40,7 @@ def run(path: Path) -> None:
     times = recorded.setdefault(path.stem, {})
     if abs(took - times.get(kind, 0)) > times.get(kind, 0) / 3:
         times |= {kind: round(took, 1)} | ({"gpu_name": GPU} if GPU else {"cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__})
-        with replacing(TIMES) as partial: partial.write_text(json.dumps(dict(sorted(recorded.items())), indent=1) + "\n", encoding="utf-8")
+        save_text(json.dumps(dict(sorted(recorded.items())), indent=1) + "\n", TIMES)
     notebook.cells[0].source = re.sub(r"Time: [^.]*\.", time_line(times), notebook.cells[0].source, count=1)
     with replacing(path) as partial: nbformat.write(notebook, partial)
     print(f"{path.stem}: {took:.0f} s", flush=True)

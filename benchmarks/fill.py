@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from maskgit_nb.images import replacing
+from maskgit_nb.images import replacing, save_text
 from maskgit_nb.inpainting import MaskGIT
 from maskgit_nb.transformer import count_parameters
 
@@ -35,13 +35,9 @@ def read_parts(folder: Path, rehearsal: bool) -> dict[str, dict]:
     return parts
 
 
-def write_whole(path: Path, text: str) -> None:
-    with replacing(path) as partial: partial.write_text(text, encoding="utf-8")
-
-
 def update_json(path: Path, change: Callable[[dict], dict]) -> None:
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    write_whole(path, json.dumps(change(old), indent=1) + "\n")
+    save_text(json.dumps(change(old), indent=1) + "\n", path)
 
 
 def good_rows(parts: dict, part: str, kind: str) -> list[dict]:
@@ -75,7 +71,7 @@ def fill_times(root: Path, parts: dict) -> None:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         first = notebook["cells"][0]
         first["source"] = [re.sub(r"Time: [^.]*\.", line, text) for text in first["source"]]
-        write_whole(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+        save_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", path)
 
 
 def fill_throughput(root: Path, parts: dict) -> None:
@@ -147,7 +143,7 @@ def fill_weights(root: Path, folder: Path, part: dict) -> None:
     shipped, card = root / SHIPPED, root / SHIPPED / "README.md"
     for name in ("vqgan.safetensors", "transformer.safetensors"):
         with replacing(shipped / name) as partial: shutil.copyfile(folder / name, partial)
-    write_whole(shipped / "training.json", json.dumps(part["record"], separators=(",", ":")) + "\n")
+    save_text(json.dumps(part["record"], separators=(",", ":")) + "\n", shipped / "training.json")
     model, size = MaskGIT.from_pretrained(shipped), sum(path.stat().st_size for path in shipped.glob("*.safetensors"))
     first, second = (f"{count_parameters(stage) / 1e6:.1f} M" for stage in (model.vqgan, model.transformer))
     text = replace_once(r"A VQGAN \([\d.]+ M", f"A VQGAN ({first}", card.read_text(encoding="utf-8"))
@@ -157,7 +153,7 @@ def fill_weights(root: Path, folder: Path, part: dict) -> None:
     share = "Half" if part["photographs"] else "All"
     text = replace_once(r"\w+ of the training pictures were", f"{share} of the training pictures were", text)
     text = replace_once(r"## Training\n.*?(?=\n## )", training_section(part, model.vqgan.config.codebook_size), text)
-    write_whole(card, text)
+    save_text(text, card)
 
 
 def fill_table(root: Path, table: Path) -> None:
@@ -167,7 +163,7 @@ def fill_table(root: Path, table: Path) -> None:
     text = replace_once(r"(?<=\n\|---\|---\|---\|---\|\n)(\|[^\n]*\n)+", "".join(rows), card.read_text(encoding="utf-8"))
     options = json.dumps(found["options"])
     text = replace_once(r"\d+(?= validation pictures with the lab's)", str(found["images"]), text)
-    write_whole(card, replace_once(r"options `[^`]*`, [\d-]+:", f"options `{options}`, {found['date']}:", text))
+    save_text(replace_once(r"options `[^`]*`, [\d-]+:", f"options `{options}`, {found['date']}:", text), card)
 
 
 def main(argv: list[str] | None = None) -> None:

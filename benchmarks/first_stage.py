@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from maskgit_nb.images import drawn_cats
+from maskgit_nb.images import drawn_cats, save_text
 from maskgit_nb.vqgan import VQGAN, PerceptualLoss, psnr, small_vqgan
 
 
@@ -50,7 +50,7 @@ def main() -> None:
                   perceptual={name: round(perceptual(x, few).item(), 3) for name, x in changed.items()},
                   psnr=learn(cats, drawn_cats(5, seed=1), args.steps))
     print(json.dumps(result, indent=1))
-    if args.out: args.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
+    if args.out: save_text(json.dumps(result) + "\n", args.out)
 
 
 if __name__ == "__main__":

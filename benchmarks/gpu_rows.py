@@ -25,7 +25,7 @@ from benchmarks.throughput import gflop
 from maskgit_nb import training
 from maskgit_nb.decoding import decode
 from maskgit_nb.fid import lite_network
-from maskgit_nb.images import Pictures, drawn_cats, random_holes, replacing, to_uint8
+from maskgit_nb.images import Pictures, drawn_cats, random_holes, save_text, to_uint8
 from maskgit_nb.inpainting import MaskGIT, step_images
 from maskgit_nb.masking import mvtm_loss, random_mask
 from maskgit_nb.schedules import SCHEDULES
@@ -46,7 +46,7 @@ def read_json(path: Path) -> dict: return json.loads(path.read_text(encoding="ut
 
 
 def write_json(path: Path, record: dict) -> None:
-    with replacing(path) as partial: partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    save_text(json.dumps(record, indent=1) + "\n", path)
 
 
 def installed(*packages: str) -> bool: return all(map(importlib.util.find_spec, packages))

@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from maskgit_nb.cli import keep_freed_memory
-from maskgit_nb.images import ImageFolder, Pictures, drawn_cats, fit_picture, load_image, open_picture, replacing, to_picture, to_uint8
+from maskgit_nb.images import ImageFolder, Pictures, drawn_cats, fit_picture, load_image, open_picture, save_text, to_picture, to_uint8
 from maskgit_nb.training import EndlessBatches, TrainConfig, cached_pictures, make_accelerator, take_batches
 
 BATCH, BATCHES, TRIES = 128, 24, 9
@@ -93,7 +93,7 @@ def main() -> None:
         device = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"{os.cpu_count()} CPU cores ({platform.machine()})"
         result = dict(command=shlex.join(["python", "-m", "benchmarks.loader", *sys.argv[1:]]), seed=0, date=datetime.date.today().isoformat(),
                       device=device, threads=torch.get_num_threads(), torch=torch.__version__, batch=BATCH, rows=rows)
-        with replacing(args.out) as partial: partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        save_text(json.dumps(result, indent=1) + "\n", args.out)
 
 
 if __name__ == "__main__": main()

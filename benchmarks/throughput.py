@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskgit_nb.images import drawn_cats, replacing
+from maskgit_nb.images import drawn_cats, save_text
 from maskgit_nb.masking import mvtm_loss, random_mask
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig, count_parameters
 from maskgit_nb.vqgan import VQGAN, VQGANConfig
@@ -90,7 +90,7 @@ def main() -> None:
         device = torch.cuda.get_device_name() if args.device == "cuda" else f"{os.cpu_count()} CPU cores ({platform.machine()})"
         command, date = shlex.join(["python", *sys.argv]), datetime.date.today().isoformat()
         result = dict(command=command, seed=0, date=date, device=device, torch=torch.__version__, rows=rows)
-        with replacing(args.out) as partial: partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        save_text(json.dumps(result, indent=1) + "\n", args.out)
 
 
 if __name__ == "__main__":

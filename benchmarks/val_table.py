@@ -24,7 +24,7 @@ import torch
 
 from maskgit_nb.experiments import open_pairs
 from maskgit_nb.fid import baselines, image_features, lite_network, score
-from maskgit_nb.images import replacing
+from maskgit_nb.images import save_text
 from maskgit_nb.inpainting import PLAIN, MaskGIT, composite, poisson_blend
 
 PLACES = "MaskGIT, 8 steps", "VQGAN reconstruction, blended", "Navier-Stokes"  # each picture of the first lies between those of the others
@@ -75,7 +75,7 @@ def main() -> None:
         device = f"{os.cpu_count()} CPU cores ({platform.machine()})"
         result = dict(command=command, options=args.options, images=len(images), data=data, seed=0, date=date, device=device, torch=torch.__version__,
                       rows=rows, places=places)
-        with replacing(args.out) as partial: partial.write_text(json.dumps(result) + "\n", encoding="utf-8")
+        save_text(json.dumps(result) + "\n", args.out)
 
 
 if __name__ == "__main__":

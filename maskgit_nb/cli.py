@@ -19,27 +19,27 @@ from tqdm.auto import tqdm
 from . import __version__
 from .decoding import CONFIDENCES, ORDERS
 from .experiments import EXPERIMENTS, append_row, open_train, run_experiment, verdict
-from .fid import NETWORKS, fid, frechet_distance, get_network, image_features, picture_batches, score
+from .fid import NETWORKS, fid, frechet_distance, get_network, image_features, score
 from .images import ImageFolder, Pictures, crop_hole, drawn_cats, find_pictures, fit_picture, is_ours, load_hole
-from .images import load_image, open_picture, random_holes, replacing, save_png, save_sheet, square_crop, tile
-from .images import to_picture, to_tensor, to_uint8
+from .images import load_image, open_picture, random_holes, read_gt_csv, replacing, save_png, save_sheet, save_text, square_crop
+from .images import tile, to_picture, to_tensor, to_uint8
 from .inpainting import (Inpainting, MaskGIT, is_lab, lab_doubt, load_lab, load_lab_transformer, load_lab_vqgan,
                                    open_checkpoint, step_images, unwrap)
 from .masking import mask_to_hole
 from .schedules import SCHEDULES
-from .training import RATIOS, FreshCats, ShardStream, TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan, in_words, within
+from .training import RATIOS, SEEDS, FreshCats, ShardStream, TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan, in_words, within
 from .transformer import BidirectionalTransformer, TransformerConfig, count_parameters
 from .vqgan import VQGAN, PerceptualLoss, VQGANConfig, find_weights, save_module, shipped_weights
 
 # %% auto #0
-__all__ = ['DEMO_PAGE', 'WEIGHTS', 'PRESETS', 'SEEDS', 'picture_paths', 'ending_number', 'partner_finder', 'mask_finder',
-           'output_folder', 'check_targets', 'load_pair', 'load_pairs', 'odd_holes', 'save_frames', 'tell_doubt',
-           'load_model', 'load_first_stage', 'decode_options', 'inpaint', 'generate', 'cc0_cat', 'save_film', 'demo',
-           'drawn_number', 'check_folders', 'open_data', 'open_val', 'distance_network', 'reconstruction_distance',
-           'record_run', 'train_vqgan', 'new_transformer', 'train', 'named_levels', 'pair_up', 'measure', 'experiment',
-           'convert', 'info', 'number', 'add_option', 'add_fields', 'from_args', 'add_decoding', 'add_hole',
-           'add_training', 'add_pictures', 'add_stages', 'add_studies', 'best_device', 'check_device', 'Parser',
-           'make_parser', 'keep_freed_memory', 'in_one_line', 'main']
+__all__ = ['DEMO_PAGE', 'WEIGHTS', 'PRESETS', 'picture_paths', 'ending_number', 'partner_finder', 'mask_finder', 'output_folder',
+           'check_targets', 'load_pair', 'load_pairs', 'odd_holes', 'save_frames', 'tell_doubt', 'load_model',
+           'load_first_stage', 'decode_options', 'inpaint', 'generate', 'cc0_cat', 'save_film', 'demo', 'drawn_number',
+           'check_folders', 'open_data', 'open_val', 'distance_network', 'reconstruction_distance', 'record_run',
+           'train_vqgan', 'new_transformer', 'train', 'named_levels', 'pair_up', 'measure', 'experiment', 'convert',
+           'info', 'number', 'add_option', 'add_fields', 'from_args', 'add_decoding', 'add_hole', 'add_training',
+           'add_pictures', 'add_stages', 'add_studies', 'best_device', 'check_device', 'Parser', 'make_parser',
+           'keep_freed_memory', 'in_one_line', 'main']
 
 # %% ../nbs/12_cli.ipynb #12-008
 def picture_paths(source: Path) -> list[Path]:
@@ -256,7 +256,7 @@ def demo(args: argparse.Namespace) -> int:
     result = model.inpaint(images, holes, dilate=args.dilate, evidence=args.evidence, generator=generator, frames=True, **decode_options(args))
     seconds = time.perf_counter() - began
     text = DEMO_PAGE.format(count=len(images), seconds=seconds, device=model.device, steps=len(result.steps))
-    with replacing(page) as partial: partial.write_text(text, encoding="utf-8")  # first: it says whose the folder is
+    save_text(text, page)  # first: it says whose the folder is
     grey = images.masked_fill(holes, 0)
     save_sheet([grey, result.images.cpu(), images], out / "sheet.png")
     pictures = [grey, *step_images(model, images, holes, result).cpu()]
@@ -374,9 +374,8 @@ def train(args: argparse.Namespace) -> int:
 # %% ../nbs/12_cli.ipynb #12-035
 def named_levels(source: Path) -> dict[Path, Tensor]:
     "The pictures of a folder, or of `test_gt.csv`, by their paths, as levels (3,H,W); row 0 of the csv is source/0."
-    levels = [x for batch in picture_batches(source) for x in batch]
-    paths = find_pictures(source) if source.is_dir() else [source / str(i) for i in range(len(levels))]
-    return dict(zip(paths, levels))
+    if source.suffix.lower() == ".csv": return {source / str(i): x for i, x in enumerate(to_uint8(read_gt_csv(source)))}
+    return {path: to_uint8(load_image(path)) for path in find_pictures(source)}
 
 def pair_up(real: dict[Path, Tensor], made: dict[Path, Tensor], masks: Path,
             invert: bool) -> tuple[list[Tensor], Tensor]:
@@ -483,7 +482,7 @@ def from_args(config_class: type, args: argparse.Namespace):
     return config_class(**{f.name: getattr(args, f.name) for f in fields(config_class) if hasattr(args, f.name)})
 
 # %% ../nbs/12_cli.ipynb #12-043
-WEIGHTS, PRESETS, SEEDS = "shipped name, folder or Hub id", ("tiny", "small", "lab", "paper"), "[0,4294967295]"
+WEIGHTS, PRESETS = "shipped name, folder or Hub id", ("tiny", "small", "lab", "paper")
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     "The options of decoding, shared by inpaint and generate."

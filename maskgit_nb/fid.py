@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from .images import find_pictures, load_image, read_gt_csv, replacing, to_uint8
+from .images import find_pictures, load_image, read_gt_csv, save_text, to_uint8
 from .inpainting import composite
 
 # %% auto #0
@@ -244,7 +244,7 @@ def record_sample_sizes(images: Images, network: str, out: str | Path, sizes: Se
     record = dict(command=command or shlex.join(["python", *sys.orig_argv[1:]]), network=network, images=len(features), features=features.shape[1], repeats=repeats, seed=seed,
                   date=datetime.date.today().isoformat(), device=f"{device}, {os.cpu_count()} CPU cores ({platform.machine()})",
                   torch=torch.__version__, seconds=round(time.perf_counter() - began, 1), rows=rows)
-    with replacing(out) as partial: partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    save_text(json.dumps(record, indent=1) + "\n", out)
     return record
 
 # %% ../nbs/10_fid.ipynb #10-059

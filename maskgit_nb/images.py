@@ -19,13 +19,13 @@ from torch.utils.data import DataLoader, Dataset
 # %% auto #0
 __all__ = ['WHITES', 'COATS', 'PATTERNS', 'EYES', 'NOSES', 'WALLS', 'WHITE', 'PINK', 'INK', 'RANGES', 'MOTTLE', 'LAYERS',
            'eight_bits', 'to_tensor', 'to_uint8', 'to_picture', 'as_pixels', 'show_images', 'sheet_figure', 'replacing',
-           'save_png', 'is_ours', 'tile', 'save_sheet', 'square_crop', 'ellipse', 'side_of', 'overlap', 'wave', 'cover',
-           'upload', 'paint', 'palette', 'cat_parameters', 'draw_wall', 'draw_coat', 'draw_body', 'draw_ears',
-           'draw_head', 'draw_muzzle', 'draw_eyes', 'draw_whiskers', 'draw_group', 'drawn_cats', 'check_share',
-           'random_holes', 'box_holes', 'half_holes', 'centre_holes', 'misread', 'alpha_range', 'open_picture',
-           'load_image', 'fit_picture', 'read_mask', 'load_hole', 'crop_hole', 'is_picture', 'find_pictures',
-           'Pictures', 'ImageFolder', 'PictureFiles', 'data_root', 'unzipped', 'find_split', 'is_header', 'read_gt_csv',
-           'download_cats']
+           'save_png', 'save_text', 'is_ours', 'tile', 'save_sheet', 'square_crop', 'ellipse', 'side_of', 'overlap',
+           'wave', 'cover', 'upload', 'paint', 'palette', 'cat_parameters', 'draw_wall', 'draw_coat', 'draw_body',
+           'draw_ears', 'draw_head', 'draw_muzzle', 'draw_eyes', 'draw_whiskers', 'draw_group', 'drawn_cats',
+           'check_share', 'random_holes', 'box_holes', 'half_holes', 'centre_holes', 'misread', 'alpha_range',
+           'open_picture', 'load_image', 'fit_picture', 'read_mask', 'load_hole', 'crop_hole', 'is_picture',
+           'find_pictures', 'Pictures', 'ImageFolder', 'PictureFiles', 'data_root', 'unzipped', 'find_split',
+           'is_header', 'read_gt_csv', 'download_cats']
 
 # %% ../nbs/00_images.ipynb #00-008
 WHITES = {  # by mode, the levels that may be white, each with the least that the brightest pixel of such a picture has
@@ -145,6 +145,10 @@ def save_png(x: Tensor, path: str | Path) -> None:
     info = PngInfo()
     info.add_text("Software", "maskgit_nb")
     with replacing(path) as partial: to_picture(x).save(partial, format="PNG", pnginfo=info)
+
+def save_text(text: str, path: str | Path) -> None:
+    "Write a text as UTF-8, whole or not at all; folders are made."
+    with replacing(path) as partial: partial.write_text(text, encoding="utf-8")
 
 def is_ours(path: Path) -> bool:
     "Whether a file is one that `save_png` wrote."

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler, Subset
 from tqdm.auto import tqdm
 from .decoding import evaluating, predict
-from .images import ImageFolder, Pictures, drawn_cats, load_image, random_holes, save_sheet, to_picture, upload
+from .images import ImageFolder, Pictures, drawn_cats, load_image, random_holes, save_sheet, save_text, to_picture, upload
 from .inpainting import MaskGIT, hole_to_mask
 from .masking import mvtm_loss, random_mask
 from .schedules import get_schedule
@@ -27,15 +27,15 @@ from .transformer import BidirectionalTransformer
 from .vqgan import VQGAN, PatchDiscriminator, PerceptualLoss, VectorQuantizer, VQGANConfig, hinge_loss, perplexity, psnr, save_module
 
 # %% auto #0
-__all__ = ['MOST_HELD', 'FITTING', 'RATIOS', 'within', 'in_words', 'option', 'check_options', 'TrainConfig', 'warmup_cosine',
-           'make_optimizers', 'step_all', 'make_accelerator', 'prepare', 'hold_folder', 'run_in', 'EndlessBatches',
-           'read_ahead', 'take_batches', 'webdataset', 'write_shards', 'ShardStream', 'FreshCats', 'fingerprint',
-           'share_out', 'cached_pictures', 'decoded', 'EMA', 'find_checkpoints', 'remove_checkpoint', 'save_checkpoint',
-           'read_rows', 'RunLog', 'run_settings', 'changed_settings', 'read_settings', 'source_settings', 'set_aside',
-           'open_batches', 'newest_checkpoint', 'load_checkpoint', 'anyone_told_to_stop', 'terminated', 'mean_metrics',
-           'run_steps', 'VQGANLoss', 'image_gradients', 'validate_vqgan', 'VQGANState', 'fit_vqgan', 'tokenize',
-           'cached_tokens', 'truncated_normal', 'half', 'generator_on', 'training_masks', 'masked_losses',
-           'validate_maskgit', 'fit_maskgit']
+__all__ = ['SEEDS', 'MOST_HELD', 'FITTING', 'RATIOS', 'within', 'in_words', 'option', 'check_options', 'TrainConfig',
+           'warmup_cosine', 'make_optimizers', 'step_all', 'make_accelerator', 'prepare', 'hold_folder', 'run_in',
+           'EndlessBatches', 'read_ahead', 'take_batches', 'webdataset', 'write_shards', 'ShardStream', 'FreshCats',
+           'fingerprint', 'share_out', 'cached_pictures', 'decoded', 'EMA', 'find_checkpoints', 'remove_checkpoint',
+           'save_checkpoint', 'read_rows', 'RunLog', 'run_settings', 'changed_settings', 'read_settings',
+           'source_settings', 'set_aside', 'open_batches', 'newest_checkpoint', 'load_checkpoint',
+           'anyone_told_to_stop', 'terminated', 'mean_metrics', 'run_steps', 'VQGANLoss', 'image_gradients',
+           'validate_vqgan', 'VQGANState', 'fit_vqgan', 'tokenize', 'cached_tokens', 'truncated_normal', 'half',
+           'generator_on', 'training_masks', 'masked_losses', 'validate_maskgit', 'fit_maskgit']
 
 # %% ../nbs/09_training.ipynb #09-006
 def within(value: float, interval: str) -> bool:
@@ -62,6 +62,8 @@ def check_options(config) -> None:
         if not good: raise ValueError(f"{f.name} must be {in_words(allowed)}; got {value!r}")
 
 # %% ../nbs/09_training.ipynb #09-006b
+SEEDS = "[0,4294967295]"
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How long and how to train. `steps` counts optimiser steps, each on `accumulate` batches of `batch_size` images.
@@ -84,7 +86,7 @@ class TrainConfig:
     clip: float = option(1.0, "(0,inf]")
     ema: float = option(0.999, "[0,1)")
     precision: str = option("no", ("no", "bf16", "fp16"))
-    seed: int = option(0, "[0,4294967295]")
+    seed: int = option(0, SEEDS)
     log_every: int = option(50, "[1,inf)")
     validate_every: int = option(1000, "[1,inf)")
     save_every: int = option(1000, "[1,inf)")
@@ -430,9 +432,7 @@ class RunLog:
         self.rows = [row for row in self.read(out) if row["step"] <= step]
         self.began = time.perf_counter() - (self.rows[-1].get("seconds", 0.0) if self.rows else 0.0)
         if not writer: return
-        partial = out / "log.partial"
-        partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-        os.replace(partial, self.path)
+        save_text("".join(json.dumps(row) + "\n" for row in self.rows), self.path)
 
     def write(self, **row) -> None:
         "Append one row, which must have `step`."

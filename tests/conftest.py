@@ -81,6 +81,14 @@ def smooth_adam(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "The folder of the tiny MaskGIT's weights, for the command line; not to be written to."
+    folder = tmp_path_factory.mktemp("weights")
+    tiny_maskgit().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def processes():
     "Starts processes that have imported, once for all, what takes seconds in lessons and training; torch._dynamo is what the first optimizer asks for."
     context = multiprocessing.get_context("forkserver")

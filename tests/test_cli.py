@@ -18,13 +18,6 @@ from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
 SIZE = 16
 
 
-@pytest.fixture(scope="module")
-def weights(make_maskgit, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    make_maskgit(0).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def pictures(tmp_path) -> tuple[Path, Path]:
     "Five pictures 16x16 and their masks, named image_000.png and mask_000.png as in the lab."

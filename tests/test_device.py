@@ -686,13 +686,6 @@ BOTH = "cpu", "standin"
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    tiny_maskgit().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def masks(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("masks")
     for i, known in enumerate(~HOLES[:, 0].numpy()):

@@ -221,13 +221,6 @@ def load_image_of(picture: Image.Image, folder: Path) -> torch.Tensor:
 
 # --- what is there is not lost ---
 
-@pytest.fixture(scope="module")
-def weights(make_maskgit, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    make_maskgit(0).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def cats(tmp_path) -> tuple[Path, Path]:
     "Three pictures and, of the same names, their masks."
