@@ -27,7 +27,7 @@ from .inpainting import (Inpainting, MaskGIT, is_lab, lab_doubt, load_lab, load_
                                    open_checkpoint, step_images, unwrap)
 from .masking import mask_to_hole
 from .schedules import SCHEDULES
-from .training import RATIOS, SEEDS, FreshCats, ShardStream, TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan, in_words, within
+from .training import HOLES, RATIOS, SEEDS, FreshCats, ShardStream, TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan, in_words, within
 from .transformer import BidirectionalTransformer, TransformerConfig, count_parameters
 from .vqgan import VQGAN, PerceptualLoss, VQGANConfig, find_weights, save_module, shipped_weights
 
@@ -151,10 +151,10 @@ def save_frames(model: MaskGIT, result: Inpainting, images: Tensor, holes: Tenso
     pictures = torch.cat([images.masked_fill(holes, 0)[None], step_images(model, images, holes, result, blend).cpu()])  # (1 + steps, B, 3, H, W)
     for i, name in enumerate(names): save_sheet([pictures[:, i]], folder / f"{name}.png")
 
-def tell_doubt(model: MaskGIT) -> None:
+def tell_doubt(model: MaskGIT, thorough: bool = False) -> None:
     "Print `lab_doubt`'s sentence, if there is one, from 16 pictures of MASKGIT_NB_DATA, or drawn cats where it is unset."
     what = "16 pictures of MASKGIT_NB_DATA" if os.environ.get("MASKGIT_NB_DATA") else "16 drawn cats"
-    doubt = lab_doubt(model, open_train(16, model.vqgan.config.image_size), what)
+    doubt = lab_doubt(model, open_train(16, model.vqgan.config.image_size), what, thorough)
     if doubt: print(f"maskgit-nb: warning: {doubt}", file=sys.stderr)
 
 def load_model(args: argparse.Namespace) -> MaskGIT:
@@ -367,7 +367,7 @@ def train(args: argparse.Namespace) -> int:
     given = {name: value for name, value in dict(schedule=args.schedule, hole_share=args.hole_share).items() if value is not None}
     masks = (dict(schedule="constant", hole_share=0.0) if args.preset == "lab" else {}) | given
     fit_maskgit(model, data, args.out, from_args(TrainConfig, args), **masks, label_smoothing=args.label_smoothing,
-                loss_on=args.loss_on, val=val, resume=not args.restart, device=args.device, cache=not args.no_token_cache)
+                loss_on=args.loss_on, holes=args.holes, val=val, resume=not args.restart, device=args.device, cache=not args.no_token_cache)
     print(f"weights written to {args.out}")
     return 0
 
@@ -434,7 +434,7 @@ def convert(args: argparse.Namespace) -> int:
     if model is None: save_module(vqgan, out / "vqgan.safetensors")
     else: model.save_pretrained(out)
     print(f"{out} is ready for --vqgan {out}" + (f" and --weights {out}" if model else ""))
-    if model: tell_doubt(model)
+    if model: tell_doubt(model, thorough=True)
     return 0
 
 # %% ../nbs/12_cli.ipynb #12-038
@@ -566,7 +566,8 @@ def add_stages(command: Callable[..., argparse.ArgumentParser]) -> None:
     add_fields(group, TrainConfig, optimizer="muon is for the matrices of the blocks")
     add_option(group, "--schedule", [*SCHEDULES, *RATIOS], "gamma(u) for the share of masked tokens; linear is U(0,1) (default: cosine, for --preset lab constant)")
     add_option(group, "--loss-on", ("masked", "all"), "which tokens count", "masked")
-    add_option(group, "--hole-share", "[0,1]", "share of each batch masked within free-form holes; default: 0.5, for --preset lab 0", kind=float)
+    add_option(group, "--hole-share", "[0,1]", "share of each batch masked within holes; default: 0.5, for --preset lab 0", kind=float)
+    add_option(group, "--holes", tuple(HOLES), "which holes those are; mixed: half of them boxes", "free-form")
     add_option(group, "--label-smoothing", "[0,1)", "share of each target spread over all codes", 0.1)
     group.add_argument("--no-token-cache", action="store_true", help="encode each batch when its turn comes, instead of all images beforehand")
 

@@ -14,10 +14,10 @@ from tqdm.auto import tqdm
 from .decoding import TOKEN_COLORS, decided_at, decode, token_picture
 from .fid import baselines, frechet_distance, get_network, hole_psnr, image_features, kernel_distance
 from .images import data_root, drawn_cats, find_pictures, find_split, load_hole, load_image, random_holes, show_images
-from .inpainting import Inpainting, MaskGIT, composite, step_images
+from .inpainting import Inpainting, MaskGIT, composite, masked_losses, step_images
 from .masking import mvtm_loss, random_mask
 from .schedules import SCHEDULES
-from .training import EndlessBatches, TrainConfig, fingerprint, make_optimizers, masked_losses, read_rows, step_all, tokenize, training_masks
+from .training import EndlessBatches, TrainConfig, fingerprint, make_optimizers, read_rows, step_all, tokenize, training_masks
 from .transformer import BidirectionalTransformer, TransformerConfig
 from .vqgan import VQGAN
 if TYPE_CHECKING:

@@ -395,12 +395,13 @@ def random_holes(n: int, size: int = 64, generator: torch.Generator | None = Non
 def box_holes(n: int, size: int = 64, generator: torch.Generator | None = None, share: float = 0.21) -> Tensor:
     "`n` boxes (n,1,size,size) anywhere inside, True = missing: of area `share`, up to twice as high as wide or as wide as high."
     check_share(share)
-    def uniform() -> Tensor: return torch.rand(n, 1, generator=generator)
+    device = generator.device if generator else "cpu"
+    def uniform() -> Tensor: return torch.rand(n, 1, generator=generator, device=device)
     height = (size * (share * min(2, 1 / share) ** (2 * uniform() - 1)) ** 0.5).round().clamp(1, size)
     width = (size * size * share / height).round().clamp(1, size)
     def inside(length: Tensor) -> Tensor:
-        start = (uniform() * (size - length + 1)).floor()
-        return (torch.arange(size) >= start) & (torch.arange(size) < start + length)
+        start, place = (uniform() * (size - length + 1)).floor(), torch.arange(size, device=device)
+        return (place >= start) & (place < start + length)
     return (inside(height)[:, :, None] & inside(width)[:, None, :])[:, None]
 
 # %% ../nbs/00_images.ipynb #00-077

@@ -18,16 +18,16 @@ from accelerate.utils import DataLoaderConfiguration, DistributedType
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler, Subset
 from tqdm.auto import tqdm
-from .decoding import evaluating, predict
-from .images import ImageFolder, Pictures, drawn_cats, load_image, random_holes, save_sheet, save_text, to_picture, upload
-from .inpainting import MaskGIT, hole_to_mask
+from .decoding import evaluating
+from .images import ImageFolder, Pictures, box_holes, drawn_cats, load_image, random_holes, save_sheet, save_text, to_picture, upload
+from .inpainting import MaskGIT, hole_to_mask, masked_losses
 from .masking import mvtm_loss, random_mask
 from .schedules import get_schedule
 from .transformer import BidirectionalTransformer
 from .vqgan import VQGAN, PatchDiscriminator, PerceptualLoss, VectorQuantizer, VQGANConfig, hinge_loss, perplexity, psnr, save_module
 
 # %% auto #0
-__all__ = ['SEEDS', 'MOST_HELD', 'FITTING', 'RATIOS', 'within', 'in_words', 'option', 'check_options', 'TrainConfig',
+__all__ = ['SEEDS', 'MOST_HELD', 'FITTING', 'RATIOS', 'HOLES', 'within', 'in_words', 'option', 'check_options', 'TrainConfig',
            'warmup_cosine', 'make_optimizers', 'step_all', 'make_accelerator', 'prepare', 'hold_folder', 'run_in',
            'EndlessBatches', 'read_ahead', 'take_batches', 'webdataset', 'write_shards', 'ShardStream', 'FreshCats',
            'fingerprint', 'share_out', 'cached_pictures', 'decoded', 'EMA', 'find_checkpoints', 'remove_checkpoint',
@@ -35,7 +35,7 @@ __all__ = ['SEEDS', 'MOST_HELD', 'FITTING', 'RATIOS', 'within', 'in_words', 'opt
            'source_settings', 'set_aside', 'open_batches', 'newest_checkpoint', 'load_checkpoint',
            'anyone_told_to_stop', 'terminated', 'mean_metrics', 'run_steps', 'VQGANLoss', 'image_gradients',
            'validate_vqgan', 'VQGANState', 'fit_vqgan', 'tokenize', 'cached_tokens', 'truncated_normal', 'half',
-           'generator_on', 'training_masks', 'masked_losses', 'validate_maskgit', 'fit_maskgit']
+           'generator_on', 'mixed_holes', 'training_masks', 'validate_maskgit', 'fit_maskgit']
 
 # %% ../nbs/09_training.ipynb #09-006
 def within(value: float, interval: str) -> bool:
@@ -780,26 +780,27 @@ def generator_on(device: str | torch.device, generator: torch.Generator) -> torc
     try: return torch.Generator(device).manual_seed(torch.randint(2**62, (), generator=generator).item())
     except (RuntimeError, NotImplementedError): return generator
 
+def mixed_holes(n: int, size: int = 64, generator: torch.Generator | None = None) -> Tensor:
+    "`n` holes (n,1,size,size), True = missing: half of them free-form, the others boxes of a tenth, a quarter and a half of the image."
+    boxes = [box_holes(len(range(i, n // 2, 3)), size, generator, share) for i, share in enumerate((0.1, 0.25, 0.5))]
+    return torch.cat([random_holes(n - n // 2, size, generator), *boxes])
+
+HOLES = {"free-form": random_holes, "mixed": mixed_holes}
+
 def training_masks(batch: int, grid: int, image_size: int, schedule: str | Callable, hole_share: float, generator: torch.Generator,
-                   device: str | torch.device = "cpu") -> Tensor:
+                   device: str | torch.device = "cpu", holes: str = "free-form") -> Tensor:
     """Masks (batch, grid*grid) on `device` to train on: per image u ~ U(0,1) and a share gamma(u) of all tokens, exactly counted; for a
-    share `hole_share` of the images, of the tokens that a random free-form hole touches instead, as when inpainting.
+    share `hole_share` of the images, of the tokens that a random hole, one of `HOLES`, touches instead, as when inpainting.
     `schedule`: a gamma function, of which "linear" is U(0,1) itself, or one of `RATIOS`. `generator` lives on the CPU."""
     gamma = RATIOS.get(schedule) or get_schedule(schedule)
     ratio = torch.tensor([gamma(u) for u in torch.rand(batch, generator=generator).tolist()]).clamp(0, 1)
     draws = generator_on(device, generator)
     candidates = torch.ones(batch, grid * grid, dtype=torch.bool, device=draws.device)
-    holes = round(batch * hole_share)
-    if holes: candidates[:holes] = hole_to_mask(random_holes(holes, image_size, draws), grid)
+    holed = round(batch * hole_share)
+    if holed: candidates[:holed] = hole_to_mask(HOLES[holes](holed, image_size, draws), grid)
     return upload(random_mask(ratio, candidates=candidates, generator=draws), device)
 
 # %% ../nbs/09_training.ipynb #09-091
-@torch.no_grad()
-def masked_losses(transformer: BidirectionalTransformer, tokens: Tensor, mask: Tensor) -> Tensor:
-    "Sum of the cross-entropies in nats over the masked tokens of each image: (B,)."
-    logits = predict(transformer, tokens.masked_fill(mask, transformer.mask_token_id))
-    return F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten(), reduction="none").view_as(mask).masked_fill(~mask, 0.0).sum(1)
-
 @torch.no_grad()
 def validate_maskgit(model: MaskGIT, val: Tensor, tokens: Tensor, schedule: str, sheet: Path) -> dict:
     """Cross-entropy in nats on `tokens` (M,N) of the images `val` (M,3,H,W), on fixed masks of the two kinds: `val_random` and
@@ -822,18 +823,20 @@ def validate_maskgit(model: MaskGIT, val: Tensor, tokens: Tensor, schedule: str,
 # %% ../nbs/09_training.ipynb #09-095
 def fit_maskgit(model: MaskGIT, images: Dataset | ShardStream | FreshCats, out: str | Path, config: TrainConfig = TrainConfig(), schedule: str | Callable = "cosine",
                 hole_share: float = 0.5, label_smoothing: float = 0.1, loss_on: str = "masked", val: Tensor | None = None, resume: bool = True,
-                device: str | torch.device | None = None, cache: bool = True) -> list[dict]:
+                device: str | torch.device | None = None, cache: bool = True, holes: str = "free-form") -> list[dict]:
     """Train the second stage, `model.transformer`, on the tokens of `images`, a dataset of (3,H,W) or a stream; returns the rows of `out/log.jsonl`.
 
     Masks are `training_masks`. `loss_on` "all" counts known tokens as well. `out` receives the tokens (`cached_tokens`;
     without `cache`, or for a stream, each batch is encoded when its turn comes), checkpoints, `log.jsonl`, sheets of mended `val` images and
     at the end both stages' weights (the transformer's averaged, which `model` then has too); `out/best` those with the lowest `val_holes`.
     Validation is that of `validate_maskgit`. It trains on `device`, by default a GPU if there is one; afterwards, and when it is cut off, `model` is back where it was.
-    An interrupted run continues from its newest checkpoint. ValueError for another `loss_on`, or a share outside [0,1].
+    An interrupted run continues from its newest checkpoint. ValueError for another `loss_on` or kind of
+    `holes`, or a share outside [0,1].
     """
     if loss_on not in ("masked", "all"): raise ValueError(f"loss_on must be masked or all; got {loss_on!r}")
     if not 0 <= hole_share <= 1 or not 0 <= label_smoothing < 1: raise ValueError(f"hole_share must be within [0,1] and label_smoothing within [0,1); got {hole_share}, {label_smoothing}")
-    masking = dict(schedule=schedule, hole_share=hole_share, label_smoothing=label_smoothing, loss_on=loss_on)
+    if holes not in HOLES: raise ValueError(f"holes must be {in_words(tuple(HOLES))}; got {holes!r}")
+    masking = dict(schedule=schedule, hole_share=hole_share, holes=holes, label_smoothing=label_smoothing, loss_on=loss_on)
     settings = run_settings(config, model.transformer, **source_settings(images), **masking, vqgan=fingerprint(model.vqgan))
     with run_in(out, config, model, device) as (out, accelerator):
         vqgan = model.vqgan.to(accelerator.device)
@@ -853,7 +856,7 @@ def fit_maskgit(model: MaskGIT, images: Dataset | ShardStream | FreshCats, out: 
         def micro_step(batch: Tensor, step: int, rows: slice, generator: torch.Generator) -> dict:
             nonlocal masks
             if rows.start < config.batch_size:  # of the whole step
-                masks = training_masks(config.accumulate * config.batch_size, grid, size, schedule, hole_share, generator, accelerator.device)
+                masks = training_masks(config.accumulate * config.batch_size, grid, size, schedule, hole_share, generator, accelerator.device, holes)
             target, mask = vqgan.encode(batch) if batch.is_floating_point() else batch.long(), masks[rows]
             counted = mask if loss_on == "masked" else torch.ones_like(mask)
             share = counted.sum() / (masks.sum() if loss_on == "masked" else masks.numel())  # of all tokens that count in this step

@@ -339,7 +339,7 @@ RUNS = {
     "transformer": {
         "val": dict(val=CATS[:3]), "val on the device": dict(val=ON_DEVICE), "all tokens": dict(loss_on="all"),
         "muon": dict(config=replace(FAST, optimizer="muon")), "accumulated": dict(config=PARTED, label_smoothing=0.0),
-        "holes alone": dict(hole_share=1.0), "lab": dict(maker=make_lab, hole_share=0.0),
+        "holes alone": dict(hole_share=1.0, holes="mixed"), "lab": dict(maker=make_lab, hole_share=0.0),
         **{name: dict(schedule=name) for name in RATIOS}}}
 
 

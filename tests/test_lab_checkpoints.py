@@ -19,7 +19,7 @@ from maskgit_nb import cli
 from maskgit_nb.attention import MultiHeadAttention
 from maskgit_nb.cli import main
 from maskgit_nb.images import drawn_cats, find_split, random_holes, to_picture
-from maskgit_nb.inpainting import MaskGIT, lab_doubt, load_lab, load_lab_transformer, load_lab_vqgan, visible_evidence
+from maskgit_nb.inpainting import OTHER_WAYS, MaskGIT, attend, lab_doubt, load_lab, load_lab_transformer, load_lab_vqgan, visible_evidence
 from maskgit_nb.masking import mvtm_loss, random_mask
 from maskgit_nb.training import TrainConfig, changed_settings, run_settings
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
@@ -277,6 +277,7 @@ def test_transformers_that_do_not_fit(save, change, says):
     (dict(drop=["decoder"]), r"missing: decoder\.model\.0"),
     (dict(drop=["encoder", "decoder"]), r"missing: decoder\.model\.0, encoder\.model\.0"),
     (dict(drop=[r"decoder\.model\.25\."]), "64x64 pixels to tokens and back"),
+    (dict(add={"encoder.model.0.weight": torch.zeros(16, 3, 3, 3), "encoder.model.0.bias": torch.zeros(16)}), "64x64 pixels to tokens and back"),
 ])
 def test_vqgans_that_do_not_fit(save, change, says):
     assert re.search(says, refusal(load_lab_vqgan, save(changed(VQGAN_PT, **change))))
@@ -384,15 +385,29 @@ def test_a_file_of_another_arithmetic_is_noticed(save, make_maskgit, trained, ro
     assert (judged(load_lab_transformer(path, OWN_HEADS), make_maskgit().vqgan) == "") == fits
 
 
-def viewed(qkv: Tensor) -> tuple: return qkv.view(3, len(qkv), OWN_HEADS, 16, DIM // OWN_HEADS).unbind(0)
-def untransposed(qkv: Tensor) -> list: return [part.reshape(len(qkv), OWN_HEADS, 16, -1) for part in qkv.chunk(3, -1)]
+WAYS = {"as the lab": {}} | {name: way for name, way in OTHER_WAYS.items() if "power" not in way}  # it looks at one token alone: no scale matters
 
 
-@pytest.mark.parametrize("cut", [viewed, untransposed])
-def test_heads_cut_by_a_view_are_noticed(monkeypatch, make_maskgit, trained, cut):
-    "Trained in one way and run in the other: which of the two is whose does not matter."
-    monkeypatch.setattr(MultiHeadAttention, "split_heads", lambda self, x: cut(self.qkv(x)))
-    assert "no better" in judged(trained, make_maskgit().vqgan)
+@pytest.mark.parametrize("way", WAYS)
+def test_the_way_a_file_was_trained_in_is_named(monkeypatch, make_maskgit, trained, way):
+    "Trained as the lab and loaded by code that calculates another `way`: which of the two is whose does not matter."
+    monkeypatch.setitem(OTHER_WAYS, "the lab's way", {})
+    monkeypatch.setattr(MultiHeadAttention, "forward", lambda self, x: attend(self, x, **WAYS[way]))
+    said = judged(trained, make_maskgit().vqgan)
+    assert said == "" if way == "as the lab" else "better with the lab's way" in said
+
+
+def test_another_number_of_heads_is_named(make_maskgit, trained, save):
+    path = save(in_the_labs_names(trained, lambda x: x))
+    assert f"better with {OWN_HEADS} heads" in judged(load_lab_transformer(path, 8), make_maskgit().vqgan)
+
+
+@pytest.mark.parametrize("way", [*OTHER_WAYS.values(), dict(heads=2), dict(heads=8)])
+def test_shipped_weights_are_noticed_in_another_way(monkeypatch, way):
+    "Even so they guess better than by frequency: that alone would let them pass."
+    monkeypatch.setitem(OTHER_WAYS, "the lab's way", {})
+    monkeypatch.setattr(MultiHeadAttention, "forward", lambda self, x: attend(self, x, **way))
+    assert "better with the lab's way" in lab_doubt(MaskGIT.from_pretrained("cats64-small"), drawn_cats(16, seed=2))
 
 
 def test_what_was_never_trained_is_noticed(make_maskgit):

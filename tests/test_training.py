@@ -200,7 +200,7 @@ def test_discriminator_is_trained_on_its_own_loss_only(make_maskgit, tmp_path, m
 def test_training_masks_hide_at_least_one_and_only_what_a_hole_touches(monkeypatch):
     half = torch.zeros(8, 1, 16, 16, dtype=torch.bool)
     half[..., :8, :] = True
-    monkeypatch.setattr(training, "random_holes", lambda n, *_, **__: half[:n])
+    monkeypatch.setitem(training.HOLES, "free-form", lambda n, *_: half[:n])
     g = torch.Generator().manual_seed(0)
     for share in (0.0, 0.5, 1.0):
         masks = torch.stack([training_masks(8, 4, 16, "cosine", share, g) for _ in range(40)])
@@ -208,6 +208,22 @@ def test_training_masks_hide_at_least_one_and_only_what_a_hole_touches(monkeypat
         assert masks.sum(-1).min() >= 1 and not masks[:, :holed, 8:].any()
         if holed < 8: assert masks[:, holed:].float().mean() == pytest.approx(2 / math.pi, abs=0.1)  # the mean of cos(pi u / 2)
         assert len(set(masks[:, -1].sum(-1).tolist())) > 3  # the share varies from image to image
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 32])
+def test_half_of_the_mixed_holes_are_boxes(n):
+    holes = training.mixed_holes(n, 64, torch.Generator().manual_seed(0))
+    rows, columns = holes.any(3).sum((1, 2)), holes.any(2).sum((1, 2))
+    assert len(holes) == n and (holes.sum((1, 2, 3)) == rows * columns).sum() == n // 2  # a box fills what bounds it
+
+
+def test_training_sees_the_holes_that_are_asked_for(make_maskgit, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setitem(training.HOLES, "mixed", lambda n, size, generator: asked.append(n) or training.HOLES["free-form"](n, size, generator))
+    fit("maskgit", make_maskgit(), tmp_path, replace(FAST, steps=2), hole_share=0.5, holes="mixed")
+    assert asked == [FAST.batch_size // 2] * 2
+    with pytest.raises(ValueError, match="holes must be free-form or mixed; got 'round'"):
+        fit("maskgit", make_maskgit(), tmp_path / "other", FAST, holes="round")
 
 
 @in_double()
