@@ -21,8 +21,8 @@ __all__ = ['Images', 'Network', 'NETWORKS', 'ALEXNET_URL', 'statistics', 'spread
            'read_levels', 'picture_batches', 'image_features', 'random_network', 'lite_network', 'hub_weights',
            'inception_network', 'get_network', 'read_statistics', 'fid', 'mean_kernel', 'kernel_distance',
            'kernel_distance_spread', 'sample_size_curve', 'record_sample_sizes', 'within_radius', 'precision_recall',
-           'check_pairs', 'hole_psnr', 'hole_ssim', 'hole_lpips', 'biharmonic', 'opencv_inpaint', 'baselines', 'score',
-           'score_table', 'Fingerprints', 'fingerprints', 'Leak', 'find_leaks']
+           'check_pairs', 'hole_psnr', 'hole_ssim', 'hole_lpips', 'eyes_found', 'biharmonic', 'opencv_inpaint',
+           'baselines', 'score', 'score_table', 'Fingerprints', 'fingerprints', 'Leak', 'find_leaks']
 
 # %% ../nbs/10_fid.ipynb #10-013
 def statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -314,6 +314,24 @@ def hole_lpips(made: Tensor, real: Tensor, holes: Tensor) -> float:
     with torch.no_grad():
         maps = torch.cat([net(x.float() / 127.5 - 1, y.float() / 127.5 - 1) for x, y in zip(made.split(64), real.split(64))])  # (B,1,H,W)
     return maps[holes].mean().item()
+
+# %% ../nbs/10_fid.ipynb #10-064a
+def eyes_found(made: Tensor, real: Tensor, holes: Tensor, eyes: Tensor) -> tuple[int, int]:
+    """How many eyes are there again in `made`, and how many were asked for: those of the drawn cats `real` (B,3,H,W), at `eyes`
+    (B,2,H,W) by `drawn_eyes`, of which half or more lay in `holes` (B,1,H,W).
+
+    An eye is there if most of its missing pixels have a colour nearer to the drawn one than to the fur around the eye."""
+    made, real, holes = check_pairs(made, real, holes)
+    made, real, found = made.float(), real.float(), []
+    around = F.max_pool2d(eyes.float(), 9, 1, 4).bool() & ~F.max_pool2d(eyes.any(1, keepdim=True).float(), 5, 1, 2).bool()
+    for i, side in (eyes & holes).flatten(2).sum(2).mul(2).ge(eyes.flatten(2).sum(2).clamp(min=1)).nonzero().tolist():
+        missing = eyes[i, side] & holes[i, 0]
+        fur = real[i][:, around[i, side]].median(1).values.unsqueeze(1)
+        there, here = real[i][:, missing], made[i][:, missing]
+        told = (there - fur).norm(dim=0) > 32  # levels: where the eye can be told from fur at all
+        nearer = (here - there).norm(dim=0) < (here - fur).norm(dim=0)
+        if told.any(): found.append(nearer[told].float().mean() > 0.5)
+    return sum(map(int, found)), len(found)
 
 # %% ../nbs/10_fid.ipynb #10-067
 def biharmonic(images: Tensor, holes: Tensor) -> Tensor:

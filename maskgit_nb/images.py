@@ -21,11 +21,11 @@ __all__ = ['WHITES', 'COATS', 'PATTERNS', 'EYES', 'NOSES', 'WALLS', 'WHITE', 'PI
            'eight_bits', 'to_tensor', 'to_uint8', 'to_picture', 'as_pixels', 'show_images', 'sheet_figure', 'replacing',
            'save_png', 'save_text', 'is_ours', 'tile', 'save_sheet', 'square_crop', 'ellipse', 'side_of', 'overlap',
            'wave', 'cover', 'upload', 'paint', 'palette', 'cat_parameters', 'draw_wall', 'draw_coat', 'draw_body',
-           'draw_ears', 'draw_head', 'draw_muzzle', 'draw_eyes', 'draw_whiskers', 'draw_group', 'drawn_cats',
-           'check_share', 'random_holes', 'box_holes', 'half_holes', 'centre_holes', 'misread', 'alpha_range',
-           'open_picture', 'load_image', 'fit_picture', 'read_mask', 'load_hole', 'crop_hole', 'is_picture',
-           'find_pictures', 'Pictures', 'ImageFolder', 'PictureFiles', 'data_root', 'unzipped', 'find_split',
-           'is_header', 'read_gt_csv', 'download_cats']
+           'draw_ears', 'draw_head', 'draw_muzzle', 'eye_shape', 'draw_eyes', 'draw_whiskers', 'draw_group',
+           'cat_draws', 'drawn_cats', 'drawn_eyes', 'check_share', 'random_holes', 'box_holes', 'half_holes',
+           'centre_holes', 'misread', 'alpha_range', 'open_picture', 'load_image', 'fit_picture', 'read_mask',
+           'load_hole', 'crop_hole', 'is_picture', 'find_pictures', 'Pictures', 'ImageFolder', 'PictureFiles',
+           'data_root', 'unzipped', 'find_split', 'is_header', 'read_gt_csv', 'download_cats']
 
 # %% ../nbs/00_images.ipynb #00-008
 WHITES = {  # by mode, the levels that may be white, each with the least that the brightest pixel of such a picture has
@@ -324,11 +324,15 @@ def draw_muzzle(cat: SimpleNamespace, canvas: Tensor) -> None:
     paint(canvas, cat.dark * 0.4, cover(lips, cat.edge * 1.3) * 0.85)
 
 # %% ../nbs/00_images.ipynb #00-052
+def eye_shape(cat: SimpleNamespace) -> tuple[Tensor, Tensor, Tensor]:
+    "The almond of the eyes, negative inside, and the place beside the middle of the nearer one: all (n,1,size,size)."
+    x = cat.near.abs() - cat.eye_x
+    y = cat.v - cat.eye_y + cat.slant * x
+    return ellipse(x, y, cat.eye_width, cat.eye_open.clamp(max=0.135)), x, y
+
 def draw_eyes(cat: SimpleNamespace, canvas: Tensor) -> None:
     "Almond eyes with iris, pupil and a spark of light. Both look the same way."
-    x, hand = cat.near.abs() - cat.eye_x, cat.near.sign()
-    y = cat.v - cat.eye_y + cat.slant * x
-    eye = ellipse(x, y, cat.eye_width, cat.eye_open.clamp(max=0.135))
+    (eye, x, y), hand = eye_shape(cat), cat.near.sign()
     paint(canvas, cat.dark * 0.35, cover(eye - 0.03, cat.edge))
     paint(canvas, cat.iris * (0.95 + 2.2 * y), cover(eye, cat.edge))
     x, y = x - hand * cat.gaze_x, y - cat.gaze_y
@@ -357,15 +361,25 @@ def draw_group(draws: Tensor, size: int, layers: Sequence = LAYERS) -> Tensor:
     return to_uint8(canvas * tint * 2 - 1).float() / 127.5 - 1
 
 # %% ../nbs/00_images.ipynb #00-057
+def cat_draws(n: int, seed: int = 0) -> Tensor:
+    "The uniform draws (M, len(RANGES) + MOTTLE**2) of which the first n are those of `drawn_cats(n, seed)`."
+    return torch.rand(-(-n // 16) * 16, len(RANGES) + MOTTLE**2, generator=torch.Generator().manual_seed(seed))
+
 def drawn_cats(n: int, seed: int = 0, size: int = 64, device: str | torch.device = "cpu") -> Tensor:
     """`n` cat faces drawn by code: (n,3,size,size) in [-1,1], at 8-bit levels. Cat i depends on `seed` and i, not on `n`.
 
     ValueError if n is below 1. About a thousand 64x64 cats a second on a laptop; `device`: where they are drawn.
     """
     if n < 1: raise ValueError(f"n must be at least 1; got {n}")
-    draws = upload(torch.rand(-(-n // 16) * 16, len(RANGES) + MOTTLE**2, generator=torch.Generator().manual_seed(seed)), device)
+    draws = upload(cat_draws(n, seed), device)
     group = 16 if draws.device.type == "cpu" else 1024  # 16 stay in a CPU's cache; a GPU wants many at a time
     return torch.cat([draw_group(some, size) for some in draws.split(group)])[:n]
+
+def drawn_eyes(n: int, seed: int = 0, size: int = 64) -> Tensor:
+    "Where the eyes of `drawn_cats(n, seed, size)` are: bool (n,2,size,size), first the one on the left."
+    cat = cat_parameters(cat_draws(n, seed), size)
+    eye = eye_shape(cat)[0] < 0
+    return torch.cat([eye & (cat.near < 0), eye & (cat.near > 0)], 1)[:n]
 
 # %% ../nbs/00_images.ipynb #00-071
 def check_share(share: float, limit: float = 1.0) -> None:

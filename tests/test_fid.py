@@ -20,6 +20,7 @@ from scipy.spatial import distance
 from maskgit_nb.fid import (
     as_levels,
     baselines,
+    eyes_found,
     fid,
     find_leaks,
     frechet_distance,
@@ -38,7 +39,7 @@ from maskgit_nb.fid import (
     score,
     statistics,
 )
-from maskgit_nb.images import drawn_cats, find_split, random_holes, to_picture, to_tensor, to_uint8
+from maskgit_nb.images import drawn_cats, drawn_eyes, find_split, random_holes, to_picture, to_tensor, to_uint8
 
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 
@@ -356,3 +357,20 @@ def test_levels_survive_a_folder(tmp_path: Path):
     cats = drawn_cats(3)
     kept = torch.stack([to_tensor(to_picture(x)) for x in cats])
     np.testing.assert_array_equal(image_features(save_all(cats, tmp_path / "cats"), random_network()), image_features(kept, random_network()))
+
+
+def test_eyes_are_found_where_they_are_and_nowhere_else():
+    cats, eyes = drawn_cats(40, seed=3), drawn_eyes(40, seed=3)
+    everything = torch.ones(40, 1, 64, 64, dtype=torch.bool)
+    assert eyes_found(cats, cats, everything, eyes) == (80, 80)
+    furry = cats.clone()
+    for i in range(40):
+        ring = torch.nn.functional.max_pool2d(eyes[i:i + 1, :1].float(), 9, 1, 4)[0, 0].bool() & ~eyes[i].any(0)
+        furry[i][:, eyes[i, 0]] = cats[i][:, ring].median(1).values.unsqueeze(1)  # the left one is closed
+    open_ones = [eyes_found(furry[i:i + 1], cats[i:i + 1], everything[:1], eyes[i:i + 1])[0] for i in range(40)]
+    assert min(open_ones) == 1 and open_ones.count(1) >= 38  # fur beside the eye is not of one colour
+    half = everything.clone()
+    half[..., 32:] = False
+    found, asked = eyes_found(cats, cats, half, eyes)
+    assert found == asked and 30 < asked < 50  # an eye with less than half in the hole is not asked for
+    assert eyes_found(cats.roll(1, 0), cats, everything, eyes)[0] < 60
