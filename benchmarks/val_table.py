@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="cats64-small")
     parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--steps", type=int, nargs="+", default=[1, 4, 8, 12])
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 8, 12])
     parser.add_argument("--options", type=json.loads, default={}, help="more options of MaskGIT.inpaint, as JSON")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

@@ -23,7 +23,7 @@ from .fid import NETWORKS, fid, frechet_distance, get_network, image_features, s
 from .images import ImageFolder, Pictures, crop_hole, drawn_cats, find_pictures, fit_picture, is_ours, load_hole
 from .images import load_image, open_picture, random_holes, read_gt_csv, replacing, save_png, save_sheet, save_text, square_crop
 from .images import tile, to_picture, to_tensor, to_uint8
-from .inpainting import (Inpainting, MaskGIT, is_lab, lab_doubt, load_lab, load_lab_transformer, load_lab_vqgan,
+from .inpainting import (GENERATING, Inpainting, MaskGIT, is_lab, lab_doubt, load_lab, load_lab_transformer, load_lab_vqgan,
                                    open_checkpoint, step_images, unwrap)
 from .masking import mask_to_hole
 from .schedules import SCHEDULES
@@ -484,14 +484,14 @@ def from_args(config_class: type, args: argparse.Namespace):
 # %% ../nbs/12_cli.ipynb #12-043
 WEIGHTS, PRESETS = "shipped name, folder or Hub id", ("tiny", "small", "lab", "paper")
 
-def add_decoding(parser: argparse.ArgumentParser) -> None:
-    "The options of decoding, shared by inpaint and generate."
+def add_decoding(parser: argparse.ArgumentParser, steps: int = 8, temperature: float = 1.0) -> None:
+    "The options of decoding, shared by inpaint and generate; the numbers are their defaults."
     group = parser.add_argument_group("decoding")
     group.add_argument("--weights", default="cats64-small",
                        help=f"{WEIGHTS}, or the lab's files as VQGAN.pt,transformer.pt, of 16 heads (default: cats64-small)")
-    add_option(group, "--steps", "[1,inf)", "decoding steps", 8)
+    add_option(group, "--steps", "[1,inf)", "decoding steps", steps)
     add_option(group, "--schedule", list(SCHEDULES), "gamma function", "cosine")
-    add_option(group, "--temperature", "[0,inf)", "Gumbel noise on the confidence at the start, 0 = none", 1.0)
+    add_option(group, "--temperature", "[0,inf)", "Gumbel noise on the confidence at the start, 0 = none", temperature)
     add_option(group, "--order", ORDERS, "which tokens come first", "confidence")
     add_option(group, "--confidence", CONFIDENCES, "what the noise is added to", "logprob")
     add_option(group, "--sampling-temperature", "[0,inf)", "divides the logits before a code is drawn; 0 = the likeliest", 1.0)
@@ -542,7 +542,7 @@ def add_pictures(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub = command(generate, "generate", "make pictures from nothing", "--n 64 --out made")
     add_option(sub, "--n", "[1,inf)", "how many", 16)
     sub.add_argument("--out", type=Path, required=True, help="folder for 0000.png, 0001.png, ...")
-    add_decoding(sub)
+    add_decoding(sub, **GENERATING)
     sub = command(demo, "demo", "mend a CC0 photograph and sixteen drawn cats, and write a page to open", "--out demo --steps 4")
     sub.add_argument("--out", type=Path, default=Path("demo"), help="folder for the page and its pictures (default: demo)")
     add_hole(sub)

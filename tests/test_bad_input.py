@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from maskgit_nb.decoding import CONFIDENCES, ORDERS, decode, halton_order
 from maskgit_nb.images import ImageFolder, find_pictures, load_hole, load_image
-from maskgit_nb.inpainting import MaskGIT, hole_to_mask
+from maskgit_nb.inpainting import GENERATING, MaskGIT, hole_to_mask
 from maskgit_nb.masking import mvtm_loss, random_mask
 from maskgit_nb.schedules import SCHEDULES, mask_counts
 from maskgit_nb.training import TrainConfig
@@ -101,7 +101,7 @@ def test_empty_hole_returns_the_image_bit_for_bit(maskgit, images, holes, compos
 @pytest.mark.parametrize("composite", [True, False])
 def test_hole_over_everything_generates(maskgit, images, composite):
     everything = torch.ones(2, 1, 16, 16, dtype=torch.bool)
-    result = maskgit.inpaint(images, everything, composite=composite, generator=seeded())
+    result = maskgit.inpaint(images, everything, composite=composite, generator=seeded(), **GENERATING)
     assert result.mask.all() and torch.equal(result.images, maskgit.generate(2, generator=seeded()).images)
     assert not torch.equal(result.images[0], result.images[1])
 

@@ -11,7 +11,7 @@ from PIL import Image
 from maskgit_nb import cli
 from maskgit_nb.cli import main, make_parser, open_val
 from maskgit_nb.images import drawn_cats, find_split, random_holes, to_picture
-from maskgit_nb.inpainting import MaskGIT
+from maskgit_nb.inpainting import GENERATING, MaskGIT
 from maskgit_nb.training import RunLog, fit_maskgit
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
 
@@ -364,3 +364,9 @@ def test_ctrl_c_says_where_the_run_was_saved(monkeypatch, capsys):
         monkeypatch.setattr(cli, "find_weights", interrupted)
         assert main(["info"]) == 130
         assert capsys.readouterr().err.strip() == f"maskgit-nb: {expected}"
+
+
+def test_generate_has_options_of_its_own():
+    made, mended = (make_parser().parse_args(words) for words in (["generate", "--out", "o"], ["inpaint", "x", "--hole", "h", "--out", "o"]))
+    asked, usual = cli.decode_options(made), cli.decode_options(mended)
+    assert asked == usual | GENERATING != usual

@@ -1,0 +1,88 @@
+"""How good are the pictures where `val_table.py` does not look: boxes instead of the lab's holes, drawn cats, from nothing?
+
+usage: MASKGIT_NB_DATA=DIR python benchmarks/pictures.py [--weights cats64-small] [--out nbs/results/pictures.json]
+
+Tasks: 256 photographs of cats64/val with boxes, and 128 drawn cats with free-form holes and with boxes; known pixels are kept.
+Rows: the classical methods, MaskGIT at several step counts, and the VQGAN's own reconstruction in the holes. For drawn cats
+`eyes` counts the eyes that are there again, and those that were asked for. Last, 512 pictures made from nothing against as
+many photographs of cats64/train. FD and KID (x 1000) are on EfficientNet-Lite0's features, as in `val_table.py`.
+"""
+import argparse
+import datetime
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from maskgit_nb.experiments import open_pairs, open_train
+from maskgit_nb.fid import biharmonic, eyes_found, image_features, lite_network, opencv_inpaint, score
+from maskgit_nb.images import box_holes, drawn_cats, drawn_eyes, random_holes, save_sheet, save_text
+from maskgit_nb.inpainting import GENERATING, MaskGIT, composite, poisson_blend
+
+SEED = 77  # of the drawn cats
+
+
+def seeded(seed: int = 0) -> torch.Generator: return torch.Generator().manual_seed(seed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", default="cats64-small")
+    parser.add_argument("--photographs", type=int, default=256)
+    parser.add_argument("--drawn", type=int, default=128)
+    parser.add_argument("--made", type=int, default=512)
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--options", type=json.loads, default={}, help="more options of MaskGIT.inpaint, as JSON")
+    parser.add_argument("--generating", type=json.loads, default={}, help="options of MaskGIT.generate, as JSON")
+    parser.add_argument("--sheets", type=Path, help="a folder for pictures to look at")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    model, network, rows = MaskGIT.from_pretrained(args.weights), lite_network(), []
+    photographs, cats, eyes = open_pairs(args.photographs)[0], drawn_cats(args.drawn, SEED), drawn_eyes(args.drawn, SEED)
+
+    def add(task: str, name: str, row: dict) -> None:
+        rows.append(dict(task=task, name=name) | row)
+        print({key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()}, flush=True)
+
+    def mend(images: torch.Tensor, holes: torch.Tensor, steps: int) -> torch.Tensor:
+        generator, batches = seeded(), zip(images.split(64), holes.split(64), strict=True)
+        return torch.cat([model.inpaint(x, h, steps=steps, generator=generator, **args.options).images for x, h in batches])
+
+    tasks = {"photographs, boxes": (photographs, box_holes(len(photographs), 64, seeded()), None),
+             "drawn cats": (cats, random_holes(len(cats), 64, seeded()), eyes),
+             "drawn cats, boxes": (cats, box_holes(len(cats), 64, seeded()), eyes)}
+    for task, (images, holes, where) in tasks.items():
+        true = image_features(images, network)
+        ways = {"biharmonic": lambda: biharmonic(images, holes), "Navier-Stokes": lambda: opencv_inpaint(images, holes, "NS")}
+        ways |= {f"MaskGIT, {n} step{'s' * (n > 1)}": lambda n=n: mend(images, holes, n) for n in args.steps}
+        ways["VQGAN reconstruction, blended"] = lambda: poisson_blend(images, model.vqgan.decode(model.vqgan.encode(images)), holes)
+        for name, way in ways.items():
+            began = time.perf_counter()
+            made = composite(images, way(), holes)
+            row = dict(score(images, made, holes, network, true), seconds=round(time.perf_counter() - began, 1))
+            add(task, name, row | ({} if where is None else dict(eyes=eyes_found(made, images, holes, where))))
+            if args.sheets and "MaskGIT" in name:
+                columns = [images[:16].masked_fill(holes[:16], 0.0), made[:16], images[:16]]
+                args.sheets.mkdir(parents=True, exist_ok=True)
+                save_sheet(columns, args.sheets / f"{task} {name}.png".replace(", ", " ").replace(" ", "-"))
+    if args.made:
+        began = time.perf_counter()
+        made = torch.cat([model.generate(min(64, args.made - i), seeded(i), **args.generating).images for i in range(0, args.made, 64)])
+        real = open_train(args.made)
+        options = GENERATING | args.generating
+        add("from nothing", "MaskGIT", score(real, made, None, network) | dict(options=options, seconds=round(time.perf_counter() - began, 1)))
+        if args.sheets: save_sheet([made[i:i + 16] for i in (0, 16)], args.sheets / "from-nothing.png")
+    if args.out:
+        command, date = shlex.join(["python", *sys.argv]), datetime.date.today().isoformat()
+        device = f"{os.cpu_count()} CPU cores ({platform.machine()})"
+        result = dict(command=command, options=args.options, seed=0, date=date, device=device, torch=torch.__version__, rows=rows)
+        save_text(json.dumps(result) + "\n", args.out)
+
+
+if __name__ == "__main__":
+    main()
