@@ -76,7 +76,7 @@ def main() -> None:
         real = open_train(args.made)
         options = GENERATING | args.generating
         add("from nothing", "MaskGIT", score(real, made, None, network) | dict(options=options, seconds=round(time.perf_counter() - began, 1)))
-        if args.sheets: save_sheet([made[i:i + 16] for i in (0, 16)], args.sheets / "from-nothing.png")
+        if args.sheets: save_sheet([made[:16]], args.sheets / "from-nothing.png")
     if args.out:
         command, date = shlex.join(["python", *sys.argv]), datetime.date.today().isoformat()
         device = f"{os.cpu_count()} CPU cores ({platform.machine()})"
