@@ -5,12 +5,12 @@ usage: MASKGIT_NB_DATA=DIR python benchmarks/pictures.py [--weights cats64-small
 Tasks: 256 photographs of cats64/val with boxes, and 128 drawn cats with free-form holes and with boxes; known pixels are kept.
 Rows: the classical methods, MaskGIT at several step counts, and the VQGAN's own reconstruction in the holes. For drawn cats
 `eyes` counts the eyes that are there again, and those that were asked for. Last, 512 pictures made from nothing against as
-many photographs of cats64/train. FD and KID (x 1000) are on EfficientNet-Lite0's features, as in `val_table.py`.
+many photographs of cats64/train, and against half as many and drawn cats, which is what the weights were last trained on.
+FD and KID (x 1000) are on EfficientNet-Lite0's features, as in `val_table.py`.
 """
 import argparse
 import datetime
 import json
-import os
 import platform
 import shlex
 import sys
@@ -73,13 +73,14 @@ def main() -> None:
     if args.made:
         began = time.perf_counter()
         made = torch.cat([model.generate(min(64, args.made - i), seeded(i), **args.generating).images for i in range(0, args.made, 64)])
-        real = open_train(args.made)
-        options = GENERATING | args.generating
-        add("from nothing", "MaskGIT", score(real, made, None, network) | dict(options=options, seconds=round(time.perf_counter() - began, 1)))
+        row = dict(options=GENERATING | args.generating, seconds=round(time.perf_counter() - began, 1))
+        real, half = open_train(args.made), args.made // 2
+        for name, cats in {"photographs": real, "photographs and drawn cats, half and half": torch.cat([real[half:], drawn_cats(half, SEED)])}.items():
+            add("from nothing", f"MaskGIT, against {name}", score(cats, made, None, network) | row)
         if args.sheets: save_sheet([made[:16]], args.sheets / "from-nothing.png")
     if args.out:
         command, date = shlex.join(["python", *sys.argv]), datetime.date.today().isoformat()
-        device = f"{os.cpu_count()} CPU cores ({platform.machine()})"
+        device = f"{torch.get_num_threads()} CPU core{'s' * (torch.get_num_threads() > 1)} ({platform.machine()})"
         result = dict(command=command, options=args.options, seed=0, date=date, device=device, torch=torch.__version__, rows=rows)
         save_text(json.dumps(result) + "\n", args.out)
 

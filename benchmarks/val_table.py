@@ -11,7 +11,6 @@ not comparable with published FID (Inception). Needs: pip install 'maskgit_nb[fi
 import argparse
 import datetime
 import json
-import os
 import platform
 import shlex
 import statistics
@@ -72,7 +71,7 @@ def main() -> None:
     print("place of the median image between floor (0) and Navier-Stokes (1):", statistics.median(places) if places else None)
     if args.out:
         command, date = shlex.join(["python", *sys.argv]), datetime.date.today().isoformat()
-        device = f"{os.cpu_count()} CPU cores ({platform.machine()})"
+        device = f"{torch.get_num_threads()} CPU core{'s' * (torch.get_num_threads() > 1)} ({platform.machine()})"
         result = dict(command=command, options=args.options, images=len(images), data=data, seed=0, date=date, device=device, torch=torch.__version__,
                       rows=rows, places=places)
         save_text(json.dumps(result) + "\n", args.out)
