@@ -25,6 +25,7 @@ from maskgit_nb.images import box_holes, drawn_cats, drawn_eyes, random_holes, s
 from maskgit_nb.inpainting import GENERATING, MaskGIT, composite, poisson_blend
 
 SEED = 77  # of the drawn cats
+TASKS = ["photographs, boxes", "drawn cats", "drawn cats, boxes", "from nothing"]
 
 
 def seeded(seed: int = 0) -> torch.Generator: return torch.Generator().manual_seed(seed)
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--photographs", type=int, default=256)
     parser.add_argument("--drawn", type=int, default=128)
     parser.add_argument("--made", type=int, default=512)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="rows of the others stay as they are in --out")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--options", type=json.loads, default={}, help="more options of MaskGIT.inpaint, as JSON")
     parser.add_argument("--generating", type=json.loads, default={}, help="options of MaskGIT.generate, as JSON")
@@ -57,6 +59,7 @@ def main() -> None:
              "drawn cats": (cats, random_holes(len(cats), 64, seeded()), eyes),
              "drawn cats, boxes": (cats, box_holes(len(cats), 64, seeded()), eyes)}
     for task, (images, holes, where) in tasks.items():
+        if task not in args.tasks: continue
         true = image_features(images, network)
         ways = {"biharmonic": lambda: biharmonic(images, holes), "Navier-Stokes": lambda: opencv_inpaint(images, holes, "NS")}
         ways |= {f"MaskGIT, {n} step{'s' * (n > 1)}": lambda n=n: mend(images, holes, n) for n in args.steps}
@@ -70,7 +73,7 @@ def main() -> None:
                 columns = [images[:16].masked_fill(holes[:16], 0.0), made[:16], images[:16]]
                 args.sheets.mkdir(parents=True, exist_ok=True)
                 save_sheet(columns, args.sheets / f"{task} {name}.png".replace(", ", " ").replace(" ", "-"))
-    if args.made:
+    if TASKS[-1] in args.tasks:
         began = time.perf_counter()
         made = torch.cat([model.generate(min(64, args.made - i), seeded(i), **args.generating).images for i in range(0, args.made, 64)])
         row = dict(options=GENERATING | args.generating, seconds=round(time.perf_counter() - began, 1))
@@ -81,6 +84,8 @@ def main() -> None:
     if args.out:
         command, date = shlex.join(["python", *sys.argv]), datetime.date.today().isoformat()
         device = f"{torch.get_num_threads()} CPU core{'s' * (torch.get_num_threads() > 1)} ({platform.machine()})"
+        kept = json.loads(args.out.read_text(encoding="utf-8"))["rows"] if args.out.exists() else []
+        rows = sorted([row for row in kept if row["task"] not in args.tasks] + rows, key=lambda row: TASKS.index(row["task"]))
         result = dict(command=command, options=args.options, seed=0, date=date, device=device, torch=torch.__version__, rows=rows)
         save_text(json.dumps(result) + "\n", args.out)
 

@@ -136,7 +136,7 @@ def check_inputs(images: Tensor, holes: Tensor, size: int) -> None:
 
 # %% ../nbs/07_inpainting.ipynb #07-055
 PLAIN = dict(fill="grey", evidence=0.0, blend=False)  # options of `inpaint`: MaskGIT without this kit's three additions
-GENERATING = dict(steps=12, temperature=14.0)  # options that make the best pictures from nothing
+GENERATING = dict(steps=12, temperature=7.0)  # options of `generate`: variety, as long as the parts still agree
 
 class MaskGIT(TwoStages):
     """Mends holes in images and makes new ones (Chang et al. 2022), by default with three additions of this kit: a smooth
