@@ -7,8 +7,6 @@ Network, loss, seed and pictures are those of the lesson. Needs: pip install 'ma
 import argparse
 import datetime
 import json
-import os
-import platform
 import shlex
 import sys
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from maskgit_nb.experiments import device_name
 from maskgit_nb.images import drawn_cats, save_text
 from maskgit_nb.vqgan import VQGAN, PerceptualLoss, psnr, small_vqgan
 
@@ -46,7 +45,7 @@ def main() -> None:
     few = cats[:16]
     changed = dict(shifted=few.roll(1, dims=-1), blurred=F.avg_pool2d(few, 3, stride=1, padding=1, count_include_pad=False))
     result = dict(command=shlex.join(["python", *sys.argv]), seed=0, date=datetime.date.today().isoformat(), torch=torch.__version__,
-                  device=f"{os.cpu_count()} CPU cores ({platform.machine()})",
+                  device=device_name(torch.device("cpu")),
                   perceptual={name: round(perceptual(x, few).item(), 3) for name, x in changed.items()},
                   psnr=learn(cats, drawn_cats(5, seed=1), args.steps))
     print(json.dumps(result, indent=1))

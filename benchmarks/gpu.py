@@ -47,7 +47,7 @@ from torch import Tensor
 from benchmarks import gpu_rows
 from benchmarks.gpu_rows import DISTANCES, PERCEPTUAL, SEED, Part, installed, pace, read_json, write_json
 from maskgit_nb import training
-from maskgit_nb.experiments import REPORT_OPTIONS, Sweep, each, open_pairs, sweep
+from maskgit_nb.experiments import REPORT_OPTIONS, Sweep, each, mend_all, open_pairs, sweep
 from maskgit_nb.fid import get_network, image_features, score
 from maskgit_nb.images import ImageFolder, Pictures, drawn_cats, find_pictures, find_split, random_holes, save_sheet
 from maskgit_nb.inpainting import MaskGIT, composite
@@ -241,12 +241,10 @@ def quality(part: Part, data: SimpleNamespace) -> dict:
     "The distances of mended and of rebuilt validation pictures to the true ones, the known pixels kept."
     model = MaskGIT.from_pretrained(part.args.out).to(part.device)
     network = get_network(part.scale.network, part.device)
-    real, generator = image_features(data.images, network), torch.Generator().manual_seed(SEED)
-    pairs = list(zip(data.images.split(64), data.holes.split(64), strict=True))
-    made = dict(mended=[model.inpaint(x, holes, generator=generator).images for x, holes in pairs],
-                rebuilt=[model.vqgan.decode(model.vqgan.encode(x.to(part.device))) for x, _ in pairs])
-    whole = {name: composite(data.images, torch.cat(found).cpu(), data.holes) for name, found in made.items()}
-    return {name: score(data.images, x, data.holes, network, real) for name, x in whole.items()}
+    real = image_features(data.images, network)
+    rebuilt = [model.vqgan.decode(model.vqgan.encode(x.to(part.device))).cpu() for x in data.images.split(64)]
+    made = dict(mended=mend_all(model, data.images, data.holes, SEED), rebuilt=composite(data.images, torch.cat(rebuilt), data.holes))
+    return {name: score(data.images, x, data.holes, network, real) for name, x in made.items()}
 
 
 def draw_sheet(part: Part) -> dict:

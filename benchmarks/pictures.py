@@ -11,7 +11,6 @@ FD and KID (x 1000) are on EfficientNet-Lite0's features, as in `val_table.py`.
 import argparse
 import datetime
 import json
-import platform
 import shlex
 import sys
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from maskgit_nb.experiments import open_pairs, open_train
+from maskgit_nb.experiments import device_name, mend_all, open_pairs, open_train
 from maskgit_nb.fid import biharmonic, eyes_found, image_features, lite_network, opencv_inpaint, score
 from maskgit_nb.images import box_holes, drawn_cats, drawn_eyes, random_holes, save_sheet, save_text
 from maskgit_nb.inpainting import GENERATING, MaskGIT, composite, poisson_blend
@@ -45,30 +44,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     model, network, rows = MaskGIT.from_pretrained(args.weights), lite_network(), []
-    photographs, cats, eyes = open_pairs(args.photographs)[0], drawn_cats(args.drawn, SEED), drawn_eyes(args.drawn, SEED)
 
     def add(task: str, name: str, row: dict) -> None:
         rows.append(dict(task=task, name=name) | row)
         print({key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()}, flush=True)
 
-    def mend(images: torch.Tensor, holes: torch.Tensor, steps: int) -> torch.Tensor:
-        generator, batches = seeded(), zip(images.split(64), holes.split(64), strict=True)
-        return torch.cat([model.inpaint(x, h, steps=steps, generator=generator, **args.options).images for x, h in batches])
-
-    tasks = {"photographs, boxes": (photographs, box_holes(len(photographs), 64, seeded()), None),
-             "drawn cats": (cats, random_holes(len(cats), 64, seeded()), eyes),
-             "drawn cats, boxes": (cats, box_holes(len(cats), 64, seeded()), eyes)}
-    for task, (images, holes, where) in tasks.items():
+    for task in TASKS[:-1]:
         if task not in args.tasks: continue
+        drawn = task.startswith("drawn")
+        images = drawn_cats(args.drawn, SEED) if drawn else open_pairs(args.photographs)[0]
+        holes = (box_holes if task.endswith("boxes") else random_holes)(len(images), 64, seeded())
         true = image_features(images, network)
         ways = {"biharmonic": lambda: biharmonic(images, holes), "Navier-Stokes": lambda: opencv_inpaint(images, holes, "NS")}
-        ways |= {f"MaskGIT, {n} step{'s' * (n > 1)}": lambda n=n: mend(images, holes, n) for n in args.steps}
+        ways |= {f"MaskGIT, {n} step{'s' * (n > 1)}": lambda n=n: mend_all(model, images, holes, steps=n, **args.options) for n in args.steps}
         ways["VQGAN reconstruction, blended"] = lambda: poisson_blend(images, model.vqgan.decode(model.vqgan.encode(images)), holes)
         for name, way in ways.items():
             began = time.perf_counter()
             made = composite(images, way(), holes)
             row = dict(score(images, made, holes, network, true), seconds=round(time.perf_counter() - began, 1))
-            add(task, name, row | ({} if where is None else dict(eyes=eyes_found(made, images, holes, where))))
+            if drawn: row["eyes"] = eyes_found(made, images, holes, drawn_eyes(args.drawn, SEED))
+            add(task, name, row)
             if args.sheets and "MaskGIT" in name:
                 columns = [images[:16].masked_fill(holes[:16], 0.0), made[:16], images[:16]]
                 args.sheets.mkdir(parents=True, exist_ok=True)
@@ -79,11 +74,11 @@ def main() -> None:
         row = dict(options=GENERATING | args.generating, seconds=round(time.perf_counter() - began, 1))
         real, half = open_train(args.made), args.made // 2
         for name, cats in {"photographs": real, "photographs and drawn cats, half and half": torch.cat([real[half:], drawn_cats(half, SEED)])}.items():
-            add("from nothing", f"MaskGIT, against {name}", score(cats, made, None, network) | row)
+            add(TASKS[-1], f"MaskGIT, against {name}", score(cats, made, None, network) | row)
         if args.sheets: save_sheet([made[:16]], args.sheets / "from-nothing.png")
     if args.out:
         command, date = shlex.join(["python", *sys.argv]), datetime.date.today().isoformat()
-        device = f"{torch.get_num_threads()} CPU core{'s' * (torch.get_num_threads() > 1)} ({platform.machine()})"
+        device = device_name(model.device)
         kept = json.loads(args.out.read_text(encoding="utf-8"))["rows"] if args.out.exists() else []
         rows = sorted([row for row in kept if row["task"] not in args.tasks] + rows, key=lambda row: TASKS.index(row["task"]))
         result = dict(command=command, options=args.options, seed=0, date=date, device=device, torch=torch.__version__, rows=rows)

@@ -9,8 +9,6 @@ forward pass, counted by torch's FlopCounterMode; training takes about three tim
 import argparse
 import datetime
 import json
-import os
-import platform
 import resource
 import shlex
 import sys
@@ -20,6 +18,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from maskgit_nb.experiments import device_name
 from maskgit_nb.images import drawn_cats, save_text
 from maskgit_nb.masking import mvtm_loss, random_mask
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig, count_parameters
@@ -87,7 +86,7 @@ def main() -> None:
             rows.append(measure(preset, stage, args.device))
             print({key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()}, flush=True)
     if args.out:
-        device = torch.cuda.get_device_name() if args.device == "cuda" else f"{os.cpu_count()} CPU cores ({platform.machine()})"
+        device = device_name(torch.device(args.device))
         command, date = shlex.join(["python", *sys.argv]), datetime.date.today().isoformat()
         result = dict(command=command, seed=0, date=date, device=device, torch=torch.__version__, rows=rows)
         save_text(json.dumps(result, indent=1) + "\n", args.out)

@@ -11,7 +11,6 @@ not comparable with published FID (Inception). Needs: pip install 'maskgit_nb[fi
 import argparse
 import datetime
 import json
-import platform
 import shlex
 import statistics
 import sys
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from maskgit_nb.experiments import open_pairs
+from maskgit_nb.experiments import device_name, mend_all, open_pairs
 from maskgit_nb.fid import baselines, image_features, lite_network, score
 from maskgit_nb.images import save_text
 from maskgit_nb.inpainting import PLAIN, MaskGIT, composite, poisson_blend
@@ -48,9 +47,7 @@ def main() -> None:
         print({key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()}, flush=True)
 
     def mend(**options) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(0)
-        batches = zip(images.split(64), holes.split(64), strict=True)
-        return torch.cat([model.inpaint(x, h, generator=generator, **{**args.options, **options}).images for x, h in batches])
+        return mend_all(model, images, holes, **{**args.options, **options})
 
     def timed(name: str, make) -> None:
         began = time.perf_counter()
@@ -71,7 +68,7 @@ def main() -> None:
     print("place of the median image between floor (0) and Navier-Stokes (1):", statistics.median(places) if places else None)
     if args.out:
         command, date = shlex.join(["python", *sys.argv]), datetime.date.today().isoformat()
-        device = f"{torch.get_num_threads()} CPU core{'s' * (torch.get_num_threads() > 1)} ({platform.machine()})"
+        device = device_name(model.device)
         result = dict(command=command, options=args.options, images=len(images), data=data, seed=0, date=date, device=device, torch=torch.__version__,
                       rows=rows, places=places)
         save_text(json.dumps(result) + "\n", args.out)

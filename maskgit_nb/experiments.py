@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['REPORT', 'NOT_COMPARABLE', 'LEVEL', 'GROUP', 'METRICS', 'REPORT_OPTIONS', 'RUNGS', 'LADDER', 'NOISE', 'EXPERIMENTS',
            'TRAIN_DEFAULTS', 'RESULTS', 'Measured', 'measured', 'p_value', 'differ', 'each', 'name_settings',
-           'inpaint_defaults', 'split_options', 'append_row', 'identity', 'collect', 'device_name', 'Sweep', 'sweep',
-           'newest', 'summarize', 'markdown_table', 'plot_settings', 'Study', 'find_study', 'train_briefly',
+           'inpaint_defaults', 'split_options', 'append_row', 'identity', 'collect', 'device_name', 'mend_all', 'Sweep',
+           'sweep', 'newest', 'summarize', 'markdown_table', 'plot_settings', 'Study', 'find_study', 'train_briefly',
            'losses_by_share', 'open_pairs', 'open_train', 'tokenizer_only', 'run_baselines', 'run_training',
            'best_steps', 'run_experiment', 'compare', 'level_with_best', 'verdict', 'reference_lines', 'plot_losses',
            'figure', 'trace_schedules', 'mask_evolution', 'image_evolution', 'best_options', 'before_after']
@@ -157,6 +157,11 @@ def device_name(device: torch.device) -> str:
     if device.type != "cpu": return str(device)
     return f"{torch.get_num_threads()} CPU thread{'s' * (torch.get_num_threads() > 1)} ({platform.machine()})"
 
+def mend_all(model: MaskGIT, images: Tensor, holes: Tensor, seed: int = 0, **options) -> Tensor:
+    "All of `images` (M,3,H,W) mended, 64 at a time, on the CPU; `options` are those of `inpaint`."
+    generator, batches = torch.Generator().manual_seed(seed), zip(images.split(64), holes.split(64), strict=True)
+    return torch.cat([model.inpaint(x, h, generator=generator, **options).images.cpu() for x, h in batches])
+
 class Sweep:
     """A comparison of settings for one `model` on the same `images` (M,3,H,W) with the same `holes` (M,1,H,W), judged on the
     features of `network`, a name for `get_network` or a function. `data` says in words what the images are."""
@@ -182,9 +187,9 @@ class Sweep:
         return dict(fd=frechet_distance(self.real, features), kid=kernel_distance(self.real, features), hole_psnr=hole_psnr(made, self.images, self.holes))
 
     def measure(self, options: dict, seed: int, model: MaskGIT | None = None) -> dict:
-        "One run: all images mended, 64 at a time, the seconds that took, and `judge`."
-        generator, began, batches = torch.Generator().manual_seed(seed), time.perf_counter(), zip(self.images.split(64), self.holes.split(64))
-        made = torch.cat([(model or self.model).inpaint(x, h, generator=generator, **options).images.cpu() for x, h in batches])
+        "One run: all images mended, the seconds that took, and `judge`."
+        began = time.perf_counter()
+        made = mend_all(model or self.model, self.images, self.holes, seed, **options)
         return dict(seconds=round(time.perf_counter() - began, 3), **self.judge(made))
 
 # %% ../nbs/11_experiments.ipynb #11-046

@@ -19,7 +19,7 @@ from maskgit_nb import cli, inpainting
 from maskgit_nb.attention import MultiHeadAttention
 from maskgit_nb.cli import main
 from maskgit_nb.images import drawn_cats, find_split, random_holes, to_picture
-from maskgit_nb.inpainting import OTHER_WAYS, MaskGIT, attend, lab_doubt, load_lab, load_lab_transformer, load_lab_vqgan, visible_evidence
+from maskgit_nb.inpainting import CUTS, OTHER_WAYS, MaskGIT, attend, lab_doubt, load_lab, load_lab_transformer, load_lab_vqgan, visible_evidence
 from maskgit_nb.masking import mvtm_loss, random_mask
 from maskgit_nb.training import TrainConfig, changed_settings, run_settings
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
@@ -383,6 +383,25 @@ def thirds(x: Tensor) -> Tensor: return x.unflatten(0, (3, OWN_HEADS, DIM // OWN
 def test_a_file_of_another_arithmetic_is_noticed(save, make_maskgit, trained, rows, fits):
     path = save(in_the_labs_names(trained, rows))
     assert (judged(load_lab_transformer(path, OWN_HEADS), make_maskgit().vqgan) == "") == fits
+
+
+def viewed(qkv: Tensor) -> tuple: return qkv.view(3, len(qkv), OWN_HEADS, 16, DIM // OWN_HEADS).unbind(0)
+def untransposed(qkv: Tensor) -> list: return [part.reshape(len(qkv), OWN_HEADS, 16, -1) for part in qkv.chunk(3, -1)]
+
+
+@pytest.mark.parametrize("cut", [viewed, untransposed])
+def test_heads_cut_by_a_view_are_noticed(monkeypatch, make_maskgit, trained, cut):
+    "Trained in one way and run in the other: which of the two is whose does not matter."
+    monkeypatch.setattr(MultiHeadAttention, "split_heads", lambda self, x: cut(self.qkv(x)))
+    assert "better with" in judged(trained, make_maskgit().vqgan)  # the lab's cut with another number of heads: this network needs but one
+    monkeypatch.setitem(OTHER_WAYS, "the lab's way", {})
+    assert "better with the lab's way" in judged(trained, make_maskgit().vqgan)
+
+
+@pytest.mark.parametrize("cut, name", [(viewed, "one view"), (untransposed, "three views")])
+def test_views_cut_what_students_code_cuts(cut, name):
+    qkv = torch.randn(3, 16, 3 * DIM, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(CUTS[name](qkv, OWN_HEADS), torch.stack(tuple(cut(qkv))))
 
 
 WAYS = {"as the lab": {}} | {name: way for name, way in OTHER_WAYS.items() if "power" not in way}  # it looks at one token alone: no scale matters
