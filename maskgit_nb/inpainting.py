@@ -20,11 +20,11 @@ from .vqgan import LAB_SCALE, VQGAN, VQGANConfig, perplexity, save_module
 
 # %% auto #0
 __all__ = ['FILLS', 'PLAIN', 'GENERATING', 'LAB_MARKS', 'LAB_LAYERS', 'LAB_NAMES', 'ATTENTION_ROLES', 'CUTS', 'OTHER_WAYS',
-           'hole_to_mask', 'smooth_fill', 'grey_fill', 'visible_evidence', 'composite', 'poisson_blend', 'TwoStages',
-           'Inpainting', 'check_inputs', 'MaskGIT', 'step_images', 'nested_dicts', 'unwrap', 'numpy_numbers',
-           'open_checkpoint', 'first_names', 'read_checkpoint', 'fit_weights', 'renamed', 'lab_layers', 'layer_gaps',
-           'load_lab_vqgan', 'attention_role', 'stack_attention', 'load_lab_transformer', 'masked_losses', 'attend',
-           'calculated', 'lab_doubt', 'is_lab', 'load_lab']
+           'hole_to_mask', 'smooth_fill', 'grey_fill', 'visible_evidence', 'composite', 'harmonic_fill',
+           'poisson_blend', 'TwoStages', 'Inpainting', 'check_inputs', 'MaskGIT', 'step_images', 'nested_dicts',
+           'unwrap', 'numpy_numbers', 'open_checkpoint', 'first_names', 'read_checkpoint', 'fit_weights', 'renamed',
+           'lab_layers', 'layer_gaps', 'load_lab_vqgan', 'attention_role', 'stack_attention', 'load_lab_transformer',
+           'masked_losses', 'attend', 'calculated', 'lab_doubt', 'is_lab', 'load_lab']
 
 # %% ../nbs/07_inpainting.ipynb #07-012
 def hole_to_mask(holes: Tensor, grid: int = 16, dilate: int = 0) -> Tensor:
@@ -77,16 +77,21 @@ def composite(images: Tensor, made: Tensor, holes: Tensor) -> Tensor:
     return torch.where(holes, made, images)
 
 # %% ../nbs/07_inpainting.ipynb #07-040
-def poisson_blend(images: Tensor, made: Tensor, holes: Tensor, rounds: int = 25) -> Tensor:
-    """`composite`, but `made` is first corrected so that it meets the known pixels: the residual `images - made` around the holes goes
-    on into them by Laplace's equation, approached in `rounds` of averaging (Pérez et al. 2003, "Poisson image editing")."""
+def harmonic_fill(images: Tensor, holes: Tensor, rounds: int = 25) -> Tensor:
+    """`smooth_fill` of images (B,3,H,W) in their holes (B,1,H,W), brought nearer to the surface of Laplace's equation, on which every
+    pixel is the mean of its four neighbours, in `rounds` of taking that mean."""
     def neighbours(x: Tensor) -> Tensor:
         x = F.pad(x, (1, 1, 1, 1))
         return x[..., 2:, 1:-1] + x[..., :-2, 1:-1] + x[..., 1:-1, 2:] + x[..., 1:-1, :-2]
-    residual = smooth_fill(images - made, holes)
-    count = neighbours(torch.ones_like(residual[:1, :1]))
-    for _ in range(rounds): residual = torch.where(holes, neighbours(residual) / count, residual)
-    return torch.where(holes, (made + residual).clamp(-1, 1), images)
+    x = smooth_fill(images, holes)
+    count = neighbours(torch.ones_like(x[:1, :1]))
+    for _ in range(rounds): x = torch.where(holes, neighbours(x) / count, x)
+    return x
+
+def poisson_blend(images: Tensor, made: Tensor, holes: Tensor, rounds: int = 25) -> Tensor:
+    """`composite`, but `made` is first corrected so that it meets the known pixels: the residual `images - made` around the holes goes
+    on into them by Laplace's equation, approached in `rounds` of averaging (Pérez et al. 2003, "Poisson image editing")."""
+    return torch.where(holes, (made + harmonic_fill(images - made, holes, rounds)).clamp(-1, 1), images)
 
 # %% ../nbs/07_inpainting.ipynb #07-048
 class TwoStages(nn.Module):

@@ -20,6 +20,7 @@ from scipy.spatial import distance
 from maskgit_nb.fid import (
     as_levels,
     baselines,
+    direct_inpaint,
     eyes_found,
     fid,
     find_leaks,
@@ -39,7 +40,8 @@ from maskgit_nb.fid import (
     score,
     statistics,
 )
-from maskgit_nb.images import drawn_cats, drawn_eyes, find_split, random_holes, to_picture, to_tensor, to_uint8
+from maskgit_nb.images import box_holes, drawn_cats, drawn_eyes, find_split, random_holes, to_picture, to_tensor, to_uint8
+from maskgit_nb.inpainting import smooth_fill
 
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 
@@ -374,3 +376,21 @@ def test_eyes_are_found_where_they_are_and_nowhere_else():
     found, asked = eyes_found(cats, cats, half, eyes)
     assert found == asked and 30 < asked < 50  # an eye with less than half in the hole is not asked for
     assert eyes_found(cats.roll(1, 0), cats, everything, eyes)[0] < 60
+
+
+@pytest.mark.parametrize("holes", [random_holes(24, generator=seeded(5)), box_holes(24, 64, seeded(5), 0.25)], ids=["free-form", "boxes"])
+def test_the_direct_networks_paint_the_hole_alone_and_better_than_a_smooth_surface(holes: torch.Tensor):
+    cats = drawn_cats(24, seed=7)
+    made = direct_inpaint(cats, holes)
+    assert list(made) == ["direct CNN", "direct CNN, perceptual"]
+    for images in made.values():
+        assert torch.equal(images.masked_fill(holes, 0.0), cats.masked_fill(holes, 0.0)) and images.abs().max() <= 1
+        assert hole_psnr(images, cats, holes) > hole_psnr(smooth_fill(cats, holes), cats, holes)
+    under = direct_inpaint(cats.masked_fill(holes, torch.nan), holes)  # what lies in the hole is not looked at
+    assert all(torch.equal(under[name], made[name]) for name in made)
+    alone = direct_inpaint(cats[3:4], holes[3:4])
+    assert all(torch.allclose(alone[name], made[name][3:4], atol=1e-5) for name in made)
+
+
+def test_weights_without_direct_networks_have_none(tmp_path: Path):
+    assert direct_inpaint(drawn_cats(1), random_holes(1), tmp_path) == {}
