@@ -175,7 +175,7 @@ def test_numbers_that_numpy_1_wrote(tmp_path):
     torch.save(found, tmp_path / "new.pt", _use_new_zipfile_serialization=False)
     content = (tmp_path / "new.pt").read_bytes()
     old = content.replace(b"cnumpy._core.multiarray\nscalar", b"cnumpy.core.multiarray\nscalar")
-    assert old != content
+    assert b"cnumpy.core.multiarray\nscalar" in old  # as numpy 1 writes it by itself
     (tmp_path / "old.pt").write_bytes(old)
     same_logits(load_lab_transformer(tmp_path / "old.pt"))
 
