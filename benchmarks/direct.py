@@ -1,10 +1,10 @@
 """Train `HoleCNN`, which paints holes in one pass, for its rows in the tables: first on the absolute error alone, then on with a perceptual loss.
 
-usage: python -m benchmarks.direct --data cats64/train --out DIR [--minutes 12 18]
+usage: python -m benchmarks.direct --data cats64/train --out DIR [--steps 1000 600]
 
 Half of every batch are photographs of --data, half drawn cats, as in the last training of the shipped MaskGIT; holes are those of
 `train --holes mixed`. Writes direct.safetensors (absolute error) and direct_perceptual.safetensors into DIR, and direct.json with the
-record. A stage whose file DIR has already is not trained again. Needs: pip install 'maskgit_nb[perceptual]'
+record. A stage that this record has already is not trained again. Needs: pip install 'maskgit_nb[perceptual]'
 """
 import argparse
 import datetime

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from maskgit_nb.experiments import device_name, mend_all, open_pairs, open_train
-from maskgit_nb.fid import biharmonic, direct_inpaint, eyes_found, image_features, lite_network, opencv_inpaint, score
+from maskgit_nb.fid import biharmonic, eyes_found, image_features, lite_network, open_direct, opencv_inpaint, score
 from maskgit_nb.images import box_holes, drawn_cats, drawn_eyes, random_holes, save_sheet, save_text
 from maskgit_nb.inpainting import GENERATING, MaskGIT, composite, poisson_blend
 
@@ -57,8 +57,7 @@ def main() -> None:
         holes = (box_holes if task.endswith("boxes") else random_holes)(len(images), 64, seeded())
         true = image_features(images, network)
         ways = {"biharmonic": lambda: biharmonic(images, holes), "Navier-Stokes": lambda: opencv_inpaint(images, holes, "NS")}
-        direct = direct_inpaint(images[:1], holes[:1], args.weights)  # those that there are
-        ways |= {name: lambda name=name: direct_inpaint(images, holes, args.weights)[name] for name in direct}
+        ways |= {name: lambda cnn=cnn: cnn.inpaint(images, holes) for name, cnn in open_direct(args.weights).items()}
         ways |= {f"MaskGIT, {n} step{'s' * (n > 1)}": lambda n=n: mend_all(model, images, holes, steps=n, **args.options) for n in args.steps}
         ways["VQGAN reconstruction, blended"] = lambda: poisson_blend(images, model.vqgan.decode(model.vqgan.encode(images)), holes)
         for name, way in ways.items():

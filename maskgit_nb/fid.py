@@ -24,8 +24,8 @@ __all__ = ['Images', 'Network', 'NETWORKS', 'ALEXNET_URL', 'DIRECT', 'statistics
            'hub_weights', 'inception_network', 'get_network', 'read_statistics', 'fid', 'mean_kernel',
            'kernel_distance', 'kernel_distance_spread', 'sample_size_curve', 'record_sample_sizes', 'within_radius',
            'precision_recall', 'check_pairs', 'hole_psnr', 'hole_ssim', 'hole_lpips', 'eyes_found', 'biharmonic',
-           'opencv_inpaint', 'baselines', 'score', 'score_table', 'HoleCNNConfig', 'HoleCNN', 'direct_inpaint',
-           'hole_l1', 'fit_hole_cnn', 'Fingerprints', 'fingerprints', 'Leak', 'find_leaks']
+           'opencv_inpaint', 'baselines', 'score', 'score_table', 'HoleCNNConfig', 'HoleCNN', 'open_direct',
+           'direct_inpaint', 'hole_l1', 'fit_hole_cnn', 'Fingerprints', 'fingerprints', 'Leak', 'find_leaks']
 
 # %% ../nbs/10_fid.ipynb #10-013
 def statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -421,6 +421,12 @@ class HoleCNN(nn.Module):
         filled = harmonic_fill(images, holes)
         return composite(images, filled + self.layers(torch.cat([filled, holes.to(filled.dtype)], 1)), holes)
 
+    @torch.no_grad()
+    def inpaint(self, images: Tensor, holes: Tensor) -> Tensor:
+        "`forward` in batches of 64, on the CPU, without gradients and clipped to [-1,1]."
+        batches = zip(images.cpu().split(64), holes.cpu().split(64))
+        return torch.cat([self(x, hole) for x, hole in batches]).clamp(-1, 1)
+
     @classmethod
     def from_pretrained(cls, name: str | Path, file: str = "direct.safetensors") -> HoleCNN:
         "The network in `file` of a shipped name, folder or Hub id; errors as `find_weights` and `load_module`."
@@ -428,15 +434,14 @@ class HoleCNN(nn.Module):
 
 DIRECT = {"direct CNN": "direct.safetensors", "direct CNN, perceptual": "direct_perceptual.safetensors"}
 
-@torch.no_grad()
+def open_direct(weights: str | Path = "cats64-small") -> dict[str, HoleCNN]:
+    "The `HoleCNN`s that lie beside `weights`, by their names in `DIRECT`."
+    folder = find_weights(weights)
+    return {name: HoleCNN.from_pretrained(folder, file) for name, file in DIRECT.items() if (folder / file).is_file()}
+
 def direct_inpaint(images: Tensor, holes: Tensor, weights: str | Path = "cats64-small") -> dict[str, Tensor]:
-    "What the `HoleCNN`s that lie beside `weights` make of images (B,3,H,W) and holes (B,1,H,W), by their names in `DIRECT`."
-    folder, images, holes, made = find_weights(weights), images.cpu(), holes.cpu(), {}
-    for name, file in DIRECT.items():
-        if not (folder / file).is_file(): continue
-        cnn = HoleCNN.from_pretrained(folder, file)
-        made[name] = torch.cat([cnn(x, hole) for x, hole in zip(images.split(64), holes.split(64))]).clamp(-1, 1)
-    return made
+    "What each of `open_direct` makes of images (B,3,H,W) in [-1,1] and holes (B,1,H,W), True = missing."
+    return {name: cnn.inpaint(images, holes) for name, cnn in open_direct(weights).items()}
 
 # %% ../nbs/10_fid.ipynb #10-078f
 def hole_l1(made: Tensor, real: Tensor, holes: Tensor) -> Tensor:
@@ -451,13 +456,13 @@ def fit_hole_cnn(cnn: HoleCNN, batches: Iterable[Tensor], steps: int, make_holes
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: min(1, (n + 1) / 50) * (1 + math.cos(math.pi * n / steps)) / 2)
     for _, x in zip(range(steps), batches):
         holes = make_holes(len(x), x.shape[-1], generator).to(x.device)
-        losses.append(loss(cnn(x, holes).float(), x, holes))
-        losses[-1].backward()
+        error = loss(cnn(x, holes).float(), x, holes)
+        error.backward()
         nn.utils.clip_grad_norm_(cnn.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         rate.step()
-        losses[-1] = losses[-1].detach()
+        losses.append(error.detach())
     return [value.item() for value in losses]
 
 # %% ../nbs/10_fid.ipynb #10-080

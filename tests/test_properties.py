@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import scipy.sparse.linalg
 import torch
 from conftest import in_double, tiny_maskgit
 from hypothesis import given, settings
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 
 from maskgit_nb.attention import MultiHeadAttention
 from maskgit_nb.decoding import CONFIDENCES, ORDERS, Draws, decode, filter_logits, halton_order, sample_tokens
-from maskgit_nb.images import find_pictures, find_split, load_hole, load_image, to_picture, to_tensor, to_uint8
-from maskgit_nb.inpainting import FILLS, MaskGIT, composite, hole_to_mask, poisson_blend, smooth_fill, visible_evidence
+from maskgit_nb.images import box_holes, drawn_cats, find_pictures, find_split, load_hole, load_image, random_holes, to_picture, to_tensor, to_uint8
+from maskgit_nb.inpainting import FILLS, MaskGIT, composite, harmonic_fill, hole_to_mask, poisson_blend, smooth_fill, visible_evidence
 from maskgit_nb.masking import bernoulli_mask, keep_lowest, mask_to_hole, mvtm_loss, random_mask
 from maskgit_nb.schedules import SCHEDULES, mask_counts
 from maskgit_nb.training import EndlessBatches
@@ -337,6 +338,23 @@ def test_poisson_blend_corrects_by_no_more_than_it_saw(shares, seed):
             outside, inside = (x - y)[channel][~hole[channel]], (z - y)[channel][hole[channel]]
             if len(inside) and len(outside): assert outside.min() - 1e-5 <= inside.min() and inside.max() <= outside.max() + 1e-5
             elif len(inside): assert inside.abs().max() == 0
+
+
+@pytest.mark.parametrize("make", [random_holes, box_holes])
+def test_harmonic_fill_approaches_scipys_solution(make):
+    "The mean of the neighbours that there are, as a sparse system that scipy solves at once."
+    images, hole = drawn_cats(1, 5).double(), make(1, 64, seeded(2))[0, 0]
+    missing = {tuple(place): row for row, place in enumerate(hole.nonzero().tolist())}
+    system, given = scipy.sparse.lil_matrix((len(missing),) * 2), np.zeros((len(missing), 3))
+    for (y, x), row in missing.items():
+        around = [(v, u) for v, u in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)) if 0 <= v < 64 and 0 <= u < 64]
+        system[row, row] = len(around)
+        for place in around:
+            if place in missing: system[row, missing[place]] = -1
+            else: given[row] += images[0, :, place[0], place[1]].numpy()
+    solved = scipy.sparse.linalg.spsolve(system.tocsc(), given)
+    filled = harmonic_fill(images, hole[None, None], rounds=8000)[0, :, hole].T.numpy()
+    np.testing.assert_allclose(filled, solved, atol=1e-3)
 
 
 def test_poisson_blend_solves_laplaces_equation():

@@ -73,6 +73,18 @@ def pages(site: Path) -> dict[Path, Page]:
     return {path: Page(path) for path in site.rglob("*.html") if path.name != "404.html"}
 
 
+def test_formulas_are_drawn_whole(site: Path):
+    drawn = 0
+    for name in NOTEBOOKS:
+        cells = json.loads((ROOT / "nbs" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+        prose = re.sub(r"```.*?```|`[^`\n]+`", "", "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"), flags=re.DOTALL)
+        given = [len(signs) for signs in re.findall(r"(\$\$?)[^$\n]+\1", prose)]
+        made = re.findall(r'(\$?)<math [^>]*display="(inline|block)".*?</math>(\$?)', (site / f"{name}.html").read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert made == [("", "inline" if signs == 1 else "block", "") for signs in given], name
+        drawn += len(given)
+    assert drawn > 2
+
+
 def test_every_notebook_and_module_has_a_page(site: Path, pages):
     modules = {path.stem for path in (ROOT / "maskgit_nb").glob("*.py") if not path.stem.startswith("_")}
     assert {path.stem for path in pages if path.parent == site} >= {*NOTEBOOKS, *(path.stem for path in (ROOT / "nbs").glob("*.md"))}

@@ -33,6 +33,7 @@ NBS = ROOT / "nbs"
 RUN_TIMES = NBS / "results" / "run_times.json"
 
 # The way of an image: what there is, the arrows between, and the lessons that teach them. One definition for the diagram of every page.
+DISPLAY = {"$": "inline", "$$": "block"}  # of formulas
 WAY = (("state", "pixels", ("00",)), ("arrow", "encode", ("01",)), ("state", "tokens", ()), ("arrow", "mask", ("04",)), ("state", "tokens with gaps", ()),
        ("arrow", "transformer", ("02", "03")), ("state", "logits", ()), ("arrow", "choose", ("05", "06")), ("state", "tokens", ()),
        ("arrow", "decode", ("01",)), ("state", "pixels", ()))
@@ -165,7 +166,7 @@ class Site:
         for i in range(0, len(parts), 2):
             part = re.sub(r"(?<=\]\()([^)\s]+)(?=\))", lambda match: self.link(match[1], source), parts[i])
             part = re.sub(r'\b(src|href)="([^"]+)"', lambda match: f'{match[1]}="{self.link(match[2], source).replace(".md", ".html")}"', part)
-            part = re.sub(r"\$([^$\n]+)\$", lambda match: latex2mathml.converter.convert(match[1]), part)
+            part = re.sub(r"(\$\$?)([^$\n]+)\1", lambda match: latex2mathml.converter.convert(match[2], display=DISPLAY[match[1]]), part)
             part = re.sub(r"^((?![-*|#>]|\d+\. |\s).+)\n(?=[-*] |1\. )", r"\1\n\n", part, flags=re.MULTILINE)
             parts[i] = part.replace("<details>", '<details markdown="1">')
         return "".join(parts)
