@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PORT ?= 8888
 BIN := .venv/bin
-NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb))
+NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb nbs/appendix/*.ipynb))
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824  # glibc holds freed tensors for the next: a tenth less time
 ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
@@ -11,40 +11,43 @@ ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 lab: .venv/ready
 	@$(BIN)/python -c "import socket; socket.socket().bind(('127.0.0.1', $(PORT)))" 2>/dev/null || { echo "port $(PORT) is busy: make lab PORT=$$(($(PORT) + 1))"; exit 1; }
-	@echo "JupyterLab opens at nbs/00_images.ipynb; Ctrl-C twice stops it"
-	@$(BIN)/jupyter lab --port $(PORT) --ServerApp.port_retries=0 $(ROOT) nbs/00_images.ipynb
+	@echo "JupyterLab opens at nbs/00_whole_game.ipynb; Ctrl-C twice stops it"
+	@$(BIN)/jupyter lab --port $(PORT) --ServerApp.port_retries=0 $(ROOT) nbs/00_whole_game.ipynb
 
 test: .venv/ready
 	@echo "every notebook through nbdev_test and all of tests/, a file on each core; then what measures time"
 	@$(KEEP_MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not alone"
 	@$(BIN)/python -m pytest -m alone $$(grep -l "mark.alone" tests/*.py)
+	@$(BIN)/ruff check --quiet .
 
 demo: .venv/ready
 	@$(BIN)/maskgit-nb demo --out demo
 
 site: .venv/ready
-	@$(BIN)/python .ci/site/build.py
+	@$(BIN)/python tools/site/build.py
 
 student: .venv/ready
-	@$(BIN)/python .ci/student.py --out student $(NOTEBOOKS)
+	@$(BIN)/python tools/student.py --out student $(NOTEBOOKS)
 
 course: .venv/ready
-	@$(BIN)/python .ci/student.py --out student --course course $(NOTEBOOKS)
+	@$(BIN)/python tools/student.py --out student --course course $(NOTEBOOKS)
 
 # Re-run all notebooks in order and leave them as they are committed: with outputs, without ids and widget state.
 notebooks: .venv/ready
 	@$(BIN)/maskgit-nb demo --out demo && mkdir -p nbs/figures && cp demo/film.png nbs/figures/mended.png
-	@$(BIN)/python .ci/run_notebooks.py $(NOTEBOOKS)
+	@$(BIN)/python tools/draw.py
+	@$(BIN)/python tools/run_notebooks.py $(NOTEBOOKS)
 	@$(MAKE) --no-print-directory export
 
 export: .venv/ready
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_export
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_clean
-	@$(BIN)/python .ci/tidy_notebooks.py $(NOTEBOOKS)
+	@$(BIN)/python tools/addresses.py $(NOTEBOOKS)
+	@$(BIN)/python tools/tidy_notebooks.py $(NOTEBOOKS)
 	@$(MAKE) --no-print-directory readme
 
 readme: .venv/ready
-	@$(BIN)/python .ci/make_readme.py
+	@$(BIN)/python tools/make_readme.py
 
 .venv/ready: settings.ini setup.py pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10))" 2>/dev/null || { echo "Python 3.10 or newer is needed: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from maskgit_nb.images import replacing, save_text
+from maskgit_nb.files import replacing, save_text
 from maskgit_nb.inpainting import MaskGIT
 from maskgit_nb.transformer import count_parameters
 
@@ -54,7 +54,7 @@ def fill_results(root: Path, parts: dict) -> None:
 # ---- times
 
 def notebook_runner(root: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("run_notebooks", root / ".ci" / "run_notebooks.py")
+    spec = importlib.util.spec_from_file_location("run_notebooks", root / "tools" / "run_notebooks.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -70,7 +70,7 @@ def fill_times(root: Path, parts: dict) -> None:
         path, line = root / "nbs" / f"{lesson}.ipynb", notebook_runner(root).time_line(times)
         notebook = json.loads(path.read_text(encoding="utf-8"))
         first = notebook["cells"][0]
-        first["source"] = [re.sub(r"Time: [^.]*\.", line, text) for text in first["source"]]
+        first["source"] = [re.sub(r"Running time: [^.]*\.", line, text) for text in first["source"]]
         save_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", path)
 
 
@@ -107,7 +107,7 @@ SECTION = """## Training
 {commands}
 ```
 
-The curves are in `training.json` beside this card and are drawn in `nbs/09_training.ipynb`.
+The curves are in `training.json` beside this card and are drawn in `nbs/10_train_both.ipynb`.
 """
 JUDGES = """\
 The VQGAN's perceptual loss uses EfficientNet-Lite1; the distances below use EfficientNet-Lite0, a different network \
@@ -131,7 +131,7 @@ def training_section(part: dict, codes: int) -> str:
 
 
 def data_sentence(part: dict) -> str:
-    drawn = "drawn anew for each batch by `maskgit_nb.images.drawn_cats`."
+    drawn = "drawn anew for each batch by `maskgit_nb.cats.drawn_cats`."
     if not part["photographs"]: return f"Trained on cats {drawn}"
     photographs = f"{part['photographs']:,} photographs of cat faces and their mirror images"
     return f"Trained on {photographs}; half of each batch were cats {drawn}"
@@ -150,7 +150,7 @@ def fill_weights(root: Path, folder: Path, part: dict) -> None:
     text = replace_once(r"A VQGAN \([\d.]+ M", f"A VQGAN ({first}", card.read_text(encoding="utf-8"))
     text = replace_once(r"bidirectional transformer \([\d.]+ M", f"bidirectional transformer ({second}", text)
     text = replace_once(r"safetensors, [\d.]+ MB", f"safetensors, {size / 1e6:.1f} MB", text)
-    text = replace_once(r"Trained on .*?`maskgit_nb\.images\.drawn_cats`\.", data_sentence(part), text)
+    text = replace_once(r"Trained on .*?`maskgit_nb\.cats\.drawn_cats`\.", data_sentence(part), text)
     share = "Half" if part["photographs"] else "All"
     text = replace_once(r"\w+ of the training pictures were", f"{share} of the training pictures were", text)
     text = replace_once(r"## Training\n.*?(?=\n## )", training_section(part, model.vqgan.config.codebook_size), text)
@@ -161,7 +161,8 @@ def fill_table(root: Path, table: Path) -> None:
     "The card's table of results, from a file that `benchmarks/val_table.py` wrote."
     card, found = root / SHIPPED / "README.md", json.loads(table.read_text(encoding="utf-8"))
     rows = ["| {name} | {fd:.2f} | {kid:.2f} | {hole_psnr:.2f} |\n".format(**row) for row in found["rows"]]
-    text = replace_once(r"(?<=\n\|---\|---\|---\|---\|\n)(\|[^\n]*\n)+", "".join(rows), card.read_text(encoding="utf-8"))
+    text = replace_once(r"(?<=\n\|---\|---\|---\|---\|\n)(\|[^\n]*\n)+", "".join(rows),
+                        card.read_text(encoding="utf-8"))
     options = json.dumps(found["options"])
     text = replace_once(r"\d+(?= validation pictures with the lab's)", str(found["images"]), text)
     save_text(replace_once(r"options `[^`]*`, [\d-]+:", f"options `{options}`, {found['date']}:", text), card)

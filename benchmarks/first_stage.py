@@ -1,11 +1,11 @@
-"""What lesson 01 has no time or no package for: its small VQGAN after more steps, and the perceptual loss on shifted and blurred cats.
+"""What lesson 02 has no time or no package for: its small VQGAN after more steps, and the perceptual loss on shifted
+and blurred cats.
 
 usage: python benchmarks/first_stage.py [--steps 150 500 1000] [--out nbs/results/first_stage.json]
 
 Network, loss, seed and pictures are those of the lesson. Needs: pip install 'maskgit_nb[perceptual]'
 """
 import argparse
-import datetime
 import json
 import shlex
 import sys
@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from maskgit_nb.experiments import device_name
-from maskgit_nb.images import drawn_cats, save_text
+from maskgit_nb.cats import drawn_cats
+from maskgit_nb.files import provenance, save_text
 from maskgit_nb.vqgan import VQGAN, PerceptualLoss, psnr, small_vqgan
 
 
 def learn(cats: torch.Tensor, test_cats: torch.Tensor, marks: list[int]) -> dict[int, float]:
-    "PSNR on `test_cats` after each of `marks` steps of lesson 01's loop on `cats`."
+    "PSNR on `test_cats` after each of `marks` steps of lesson 02's loop on `cats`."
     torch.manual_seed(0)
     learner = VQGAN(small_vqgan(encoder=(16, 32), decoder=(32, 16), latent_dim=8, codebook_size=256))
     optimizer, generator = torch.optim.AdamW(learner.parameters(), lr=2e-3), torch.Generator().manual_seed(0)
@@ -43,9 +43,10 @@ def main() -> None:
     args = parser.parse_args()
     cats, perceptual = drawn_cats(256), PerceptualLoss()
     few = cats[:16]
-    changed = dict(shifted=few.roll(1, dims=-1), blurred=F.avg_pool2d(few, 3, stride=1, padding=1, count_include_pad=False))
-    result = dict(command=shlex.join(["python", *sys.argv]), seed=0, date=datetime.date.today().isoformat(), torch=torch.__version__,
-                  device=device_name(torch.device("cpu")),
+    changed = dict(shifted=few.roll(1, dims=-1),
+                   blurred=F.avg_pool2d(few, 3, stride=1, padding=1, count_include_pad=False))
+    made = provenance(shlex.join(["python", *sys.argv]), seed=0)
+    result = made | dict(
                   perceptual={name: round(perceptual(x, few).item(), 3) for name, x in changed.items()},
                   psnr=learn(cats, drawn_cats(5, seed=1), args.steps))
     print(json.dumps(result, indent=1))

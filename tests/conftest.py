@@ -1,4 +1,5 @@
-"What the tests share: a tiny untrained model whose forward pass takes milliseconds, and the real cats where there are any."
+"""What the tests share: a tiny untrained model whose forward pass takes milliseconds, and the real cats where there are
+any."""
 import multiprocessing
 import os
 import shutil
@@ -12,7 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from maskgit_nb.images import data_root
+from maskgit_nb.data import data_root
 from maskgit_nb.inpainting import MaskGIT
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
 from maskgit_nb.vqgan import VQGAN, VQGANConfig
@@ -22,10 +23,13 @@ settings.register_profile("stable", derandomize=True, deadline=None, max_example
 settings.load_profile("stable")
 
 SIZE, GRID, CODES, CODE_DIM = 16, 4, 24, 8
-ENCODER = (("unshuffle", 2), ("conv", 12, 8, 3), ("down", 8), ("res", 8, 8, 1), ("norm", 8), ("silu",), ("conv", 8, CODE_DIM, 1))
-DECODER = (("conv", CODE_DIM, 8, 3), ("res", 8, 8, 3), ("up", 8), ("norm", 8), ("silu",), ("conv", 8, 12, 3), ("shuffle", 2))
+ENCODER = (("unshuffle", 2), ("conv", 12, 8, 3), ("down", 8), ("res", 8, 8, 1), ("norm", 8), ("silu",),
+           ("conv", 8, CODE_DIM, 1))
+DECODER = (("conv", CODE_DIM, 8, 3), ("res", 8, 8, 3), ("up", 8), ("norm", 8), ("silu",), ("conv", 8, 12, 3),
+           ("shuffle", 2))
 VQGAN_CONFIG = VQGANConfig(ENCODER, DECODER, image_size=SIZE, codebook_size=CODES, latent_dim=CODE_DIM)
-TRANSFORMER_CONFIG = TransformerConfig(num_tokens=GRID**2, codebook_size=CODES, dim=16, layers=2, heads=2, hidden=32, code_dim=CODE_DIM, local=True)
+TRANSFORMER_CONFIG = TransformerConfig(num_tokens=GRID**2, codebook_size=CODES, dim=16, layers=2, heads=2, hidden=32,
+                                       code_dim=CODE_DIM, local=True)
 
 
 def pytest_configure(config):
@@ -35,8 +39,9 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     "The files that take longest first, so that no core has nothing to do while the last of them runs on another."
-    longest = ("test_lab", "test_notebooks", "test_site", "test_exercises", "test_cli", "test_fid", "test_gpu_programme", "test_processes", "test_widgets",
-               "test_training", "test_device", "test_experiments", "test_properties")
+    longest = ("test_lab", "test_notebooks", "test_site", "test_exercises", "test_cli", "test_fid",
+               "test_gpu_programme", "test_processes", "test_widgets", "test_training", "test_device",
+               "test_experiments", "test_properties")
     items.sort(key=lambda item: longest.index(item.path.stem) if item.path.stem in longest else len(longest))
 
 
@@ -65,9 +70,10 @@ def maskgit() -> MaskGIT:
 
 @contextmanager
 def in_double() -> Iterator[None]:
-    """Within, networks compute in float64, for tests in which two ways of computing choose the same tokens or train alike. In float32 rounding, another on
-    every processor, may decide between two codes; and where a gradient should be 0 Adam, which divides it by its size or by 1e-8, makes of what rounding
-    leaves a step as large as the learning rate. In float64 it leaves 1e-16, and the step is at most 1e-8 of that."""
+    """Within, networks compute in float64, for tests in which two ways of computing choose the same tokens or train
+    alike. In float32 rounding, another on every processor, may decide between two codes; and where a gradient should be
+    0 Adam, which divides it by its size or by 1e-8, makes of what rounding leaves a step as large as the learning rate.
+    In float64 it leaves 1e-16, and the step is at most 1e-8 of that."""
     with patch.object(torch.Tensor, "float", torch.Tensor.double):
         torch.set_default_dtype(torch.float64)
         try: yield
@@ -76,7 +82,8 @@ def in_double() -> Iterator[None]:
 
 @pytest.fixture
 def smooth_adam(monkeypatch: pytest.MonkeyPatch):
-    "For such tests where float64 cannot be had: with so large an `eps` a step follows the gradient smoothly, down to 0."
+    """For such tests where float64 cannot be had: with so large an `eps` a step follows the gradient smoothly, down to
+    0."""
     monkeypatch.setattr(torch.optim, "AdamW", partial(torch.optim.AdamW, eps=1e-3))
 
 
@@ -90,21 +97,25 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def processes():
-    "Starts processes that have imported, once for all, what takes seconds in lessons and training; torch._dynamo is what the first optimizer asks for."
+    """Starts processes that have imported, once for all, what takes seconds in lessons and training; torch._dynamo is
+    what the first optimizer asks for."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["accelerate", "matplotlib.pyplot", "maskgit_nb.training", "nbdev.test", "torch._dynamo"])
+    context.set_forkserver_preload(["accelerate", "matplotlib.pyplot", "maskgit_nb.stages", "nbdev.test",
+                                    "torch._dynamo"])
     return context
 
 
 @pytest.fixture(scope="module")
 def browser():
-    "A Chromium: of the system, or Playwright's own. Closed with each module, since its event loop would keep others from running theirs."
+    """A Chromium: of the system, or Playwright's own. Closed with each module, since its event loop would keep others
+    from running theirs."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="no browser tests: pip install playwright")
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with sync_api.sync_playwright() as playwright:
         try: chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
         except sync_api.Error as error:
-            pytest.skip(f"no browser: apt install chromium, or playwright install chromium ({str(error).splitlines()[0]})")
+            pytest.skip("no browser: apt install chromium, or playwright install chromium "
+                        f"({str(error).splitlines()[0]})")
         yield chromium
         chromium.close()
 
@@ -120,5 +131,7 @@ def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cats_data() -> Path:
     "The folder or zip with the real cats that MASKGIT_NB_DATA names, for `find_split`."
-    if not os.environ.get("MASKGIT_NB_DATA"): pytest.skip("MASKGIT_NB_DATA is not set: give it the folder that holds the cats' train/ and val/, or cats64.zip")
+    if not os.environ.get("MASKGIT_NB_DATA"):
+        pytest.skip("MASKGIT_NB_DATA is not set: give it the folder that holds the cats' train/ and val/, or "
+                    "cats64.zip")
     return data_root()

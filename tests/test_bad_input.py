@@ -13,14 +13,15 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from maskgit_nb.data import ImageFolder, find_pictures, load_hole, load_image
 from maskgit_nb.decoding import CONFIDENCES, ORDERS, decode, halton_order
-from maskgit_nb.images import ImageFolder, find_pictures, load_hole, load_image
+from maskgit_nb.files import shipped_weights
 from maskgit_nb.inpainting import GENERATING, MaskGIT, hole_to_mask
 from maskgit_nb.masking import mvtm_loss, random_mask
 from maskgit_nb.schedules import SCHEDULES, mask_counts
 from maskgit_nb.training import TrainConfig
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
-from maskgit_nb.vqgan import VQGAN, VQGANConfig, shipped_weights
+from maskgit_nb.vqgan import VQGAN, VQGANConfig
 
 
 def seeded(seed: int = 0) -> torch.Generator: return torch.Generator().manual_seed(seed)
@@ -48,9 +49,10 @@ def holes():
     return holes
 
 
-# --- images and holes that do not fit the model ------------------------------------------------------------------------------
+# --- images and holes that do not fit the model
 
-@pytest.mark.parametrize("shape", [(2, 3, 20, 16), (2, 3, 32, 32), (2, 1, 16, 16), (2, 4, 16, 16), (3, 16, 16), (2, 16, 16, 3)])
+@pytest.mark.parametrize("shape",
+                         [(2, 3, 20, 16), (2, 3, 32, 32), (2, 1, 16, 16), (2, 4, 16, 16), (3, 16, 16), (2, 16, 16, 3)])
 def test_images_of_wrong_size_or_channels(maskgit, shape):
     x = torch.zeros(shape)
     names(refusal(maskgit.inpaint, x, torch.zeros(2, 1, 16, 16, dtype=torch.bool)), "images must be (B,3,16,16)", shape)
@@ -65,15 +67,18 @@ def test_images_of_whole_numbers(maskgit, images, holes, dtype):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_images_of_another_precision_work(maskgit, images, holes, dtype):
     "As their float32 values do; the known pixels come back as they were."
-    result, plain = (maskgit.inpaint(x, holes, generator=seeded()).images for x in (images.to(dtype), images.to(dtype).float()))
+    result, plain = (maskgit.inpaint(x, holes, generator=seeded()).images
+                     for x in (images.to(dtype), images.to(dtype).float()))
     known = ~holes.expand_as(images)
     assert torch.equal(result[known].to(dtype), images.to(dtype)[known])
     assert result.isfinite().all() and (result.float() - plain).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 8, 8), (2, 1, 16, 8), (1, 1, 16, 16), (3, 1, 16, 16), (2, 3, 16, 16), (2, 16, 16)])
+@pytest.mark.parametrize("shape",
+                         [(2, 1, 8, 8), (2, 1, 16, 8), (1, 1, 16, 16), (3, 1, 16, 16), (2, 3, 16, 16), (2, 16, 16)])
 def test_hole_of_another_size(maskgit, images, shape):
-    names(refusal(maskgit.inpaint, images, torch.zeros(shape, dtype=torch.bool)), "holes must be bool (2,1,16,16)", "True = missing", shape)
+    names(refusal(maskgit.inpaint, images, torch.zeros(shape, dtype=torch.bool)), "holes must be bool (2,1,16,16)",
+          "True = missing", shape)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.int64])
@@ -117,11 +122,12 @@ def test_tokens_of_wrong_shape(maskgit):
 
 
 def test_stages_that_do_not_go_together(maskgit):
-    other = BidirectionalTransformer(TransformerConfig(num_tokens=9, codebook_size=7, dim=8, layers=1, heads=2, hidden=8))
+    other = BidirectionalTransformer(TransformerConfig(num_tokens=9, codebook_size=7, dim=8, layers=1, heads=2,
+                                                       hidden=8))
     names(refusal(MaskGIT, maskgit.vqgan, other), "16 tokens of 24 codes", "9 of 7")
 
 
-# --- options that do not exist -----------------------------------------------------------------------------------------------
+# --- options that do not exist
 
 def test_unknown_schedule_lists_the_names(maskgit, images, holes):
     for call in (lambda: mask_counts("cosin", 16, 4), lambda: maskgit.inpaint(images, holes, schedule="cosin")):
@@ -136,7 +142,8 @@ def test_schedule_that_leaves_its_range(height):
 
 def test_unknown_order_or_confidence_lists_the_names(maskgit, images, holes):
     names(refusal(maskgit.inpaint, images, holes, order="sideways"), "order must be one of", *ORDERS, "'sideways'")
-    names(refusal(maskgit.inpaint, images, holes, confidence="high"), "confidence must be one of", *CONFIDENCES, "'high'")
+    names(refusal(maskgit.inpaint, images, holes, confidence="high"), "confidence must be one of", *CONFIDENCES,
+          "'high'")
 
 
 @pytest.mark.parametrize("steps", [0, -3])
@@ -146,23 +153,28 @@ def test_no_steps(maskgit, images, holes, steps):
     names(refusal(TrainConfig, steps=steps), "steps must be", "at least 1", steps)
 
 
-@pytest.mark.parametrize("option, value", [("top_k", 0), ("top_p", 0.0), ("top_p", 1.5),
-                                           ("sampling_temperature", -1.0), ("temperature", -1.0), ("sweet_spot", 0), ("dilate", -1)])
+@pytest.mark.parametrize("option, value",
+                         [("top_k", 0), ("top_p", 0.0), ("top_p", 1.5), ("sampling_temperature", -1.0),
+                          ("temperature", -1.0), ("sweet_spot", 0), ("dilate", -1)])
 def test_options_out_of_range(maskgit, images, holes, option, value):
     names(refusal(maskgit.inpaint, images, holes, **{option: value}), option, value)
 
 
 def test_presets_and_ratios_that_do_not_exist():
-    for config in (VQGANConfig, TransformerConfig): names(refusal(config.preset, "huge"), "tiny", "small", "lab", "paper", "'huge'")
-    for ratio in (-0.1, 1.1, float("nan")): names(refusal(random_mask, torch.tensor([ratio])), "ratio must be (B,) within [0,1]")
-    names(refusal(random_mask, torch.tensor([0.5, 0.5]), candidates=torch.eye(2, dtype=torch.bool) & torch.tensor([True, False])), "row 1")
+    for config in (VQGANConfig, TransformerConfig):
+        names(refusal(config.preset, "huge"), "tiny", "small", "lab", "paper", "'huge'")
+    for ratio in (-0.1, 1.1, float("nan")):
+        names(refusal(random_mask, torch.tensor([ratio])), "ratio must be (B,) within [0,1]")
+    names(refusal(random_mask, torch.tensor([0.5, 0.5]),
+                  candidates=torch.eye(2, dtype=torch.bool) & torch.tensor([True, False])), "row 1")
 
 
 def test_loss_needs_a_mask_of_bool_with_something_in_it():
     logits, tokens = torch.randn(2, 5, 3, generator=seeded()), torch.zeros(2, 5, dtype=torch.long)
     names(refusal(mvtm_loss, logits, tokens, torch.zeros(2, 5, dtype=torch.bool)), "nothing is masked")
     names(refusal(mvtm_loss, logits, tokens, torch.ones(2, 4, dtype=torch.bool)), (2, 5, 3), (2, 4))
-    names(refusal(mvtm_loss, logits, tokens, torch.ones(2, 5, dtype=torch.long)), "bool", torch.int64)  # as an index it would pick rows 0 and 1
+    # as an index it would pick rows 0 and 1
+    names(refusal(mvtm_loss, logits, tokens, torch.ones(2, 5, dtype=torch.long)), "bool", torch.int64)
 
 
 def test_halton_order_of_no_square_grid_does_not_run_for_ever():
@@ -175,7 +187,7 @@ def test_halton_order_of_no_square_grid_does_not_run_for_ever():
         signal.signal(signal.SIGALRM, before)
 
 
-# --- picture files -----------------------------------------------------------------------------------------------------------
+# --- picture files
 
 GREY = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))  # a ramp of 64 levels
 COLOUR = np.stack([GREY, GREY.T, 255 - GREY], axis=-1)
@@ -184,17 +196,22 @@ ALPHA = np.where(np.arange(64)[:, None] < 32, 255, 0).astype(np.uint8).repeat(64
 
 def as_image(pixels: np.ndarray) -> torch.Tensor:
     "Bytes (64,64,3) or (64,64) as load_image should give them."
-    return torch.tensor(np.broadcast_to(pixels if pixels.ndim == 3 else pixels[..., None], (64, 64, 3)).copy()).permute(2, 0, 1) / 127.5 - 1
+    return torch.tensor(np.broadcast_to(pixels if pixels.ndim == 3 else pixels[..., None],
+                                        (64, 64, 3)).copy()).permute(2, 0, 1) / 127.5 - 1
 
 
-def over_white(pixels: np.ndarray) -> torch.Tensor: return as_image(np.where((ALPHA if pixels.ndim == 2 else ALPHA[..., None]) == 255, pixels, 255))
+def over_white(pixels: np.ndarray) -> torch.Tensor:
+    return as_image(np.where((ALPHA if pixels.ndim == 2 else ALPHA[..., None]) == 255, pixels, 255))
 
 
-@pytest.mark.parametrize("mode, expected", [("L", as_image(GREY)), ("LA", over_white(GREY)), ("RGB", as_image(COLOUR)), ("RGBA", over_white(COLOUR)),
-                                            ("1", as_image(np.where(ALPHA, 255, 0)))])
+@pytest.mark.parametrize("mode, expected",
+                         [("L", as_image(GREY)), ("LA", over_white(GREY)), ("RGB", as_image(COLOUR)),
+                          ("RGBA", over_white(COLOUR)), ("1", as_image(np.where(ALPHA, 255, 0)))])
 def test_png_of_any_mode_opens_as_rgb(tmp_path, mode, expected):
     bands = {"L": [GREY], "LA": [GREY, ALPHA], "1": [ALPHA]}.get(mode, [*COLOUR.transpose(2, 0, 1), ALPHA][:len(mode)])
-    picture = Image.merge(mode, [Image.fromarray(band) for band in bands]) if mode != "1" else Image.fromarray(ALPHA).convert("1")
+    picture = Image.merge(mode,
+                          [Image.fromarray(band)
+                           for band in bands]) if mode != "1" else Image.fromarray(ALPHA).convert("1")
     picture.save(tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as saved: assert saved.mode == mode
     assert torch.equal(load_image(tmp_path / "x.png"), expected)
@@ -262,10 +279,12 @@ def test_file_that_is_no_picture_is_named(tmp_path):
     (tmp_path / "b.png").write_text("no picture", encoding="utf-8")
     (tmp_path / "notes.txt").write_text("no picture", encoding="utf-8")
     Image.fromarray(COLOUR).save(tmp_path / "picture.of.unknown.name", "JPEG")
-    for name in ("a.png", "b.png", "notes.txt"): names(refusal(load_image, tmp_path / name), "cannot read", tmp_path / name)
+    for name in ("a.png", "b.png", "notes.txt"):
+        names(refusal(load_image, tmp_path / name), "cannot read", tmp_path / name)
     names(refusal(load_image, tmp_path / "none.png", error=FileNotFoundError), tmp_path / "none.png")
     found = find_pictures(tmp_path)  # what claims to be a picture is not passed over in silence; other files are
-    assert tmp_path / "picture.of.unknown.name" in found and tmp_path / "a.png" in found and tmp_path / "notes.txt" not in found
+    assert tmp_path / "picture.of.unknown.name" in found and tmp_path / "a.png" in found
+    assert tmp_path / "notes.txt" not in found
 
 
 def test_folder_that_is_empty_or_missing(tmp_path):
@@ -281,7 +300,7 @@ def test_index_beyond_the_folder(tmp_path):
     for index in (2, -3): names(refusal(lambda i: folder[i], index, error=IndexError), index, "of 2")
 
 
-# --- weights -----------------------------------------------------------------------------------------------------------------
+# --- weights
 
 FILES = ("vqgan.safetensors", "transformer.safetensors")
 
@@ -303,8 +322,8 @@ def test_weights_folder_with_a_missing_file(weights, name):
 def test_damaged_weights_file(weights, name, damage):
     path, whole = weights / name, (weights / name).read_bytes()
     noise = torch.randint(256, (len(whole),), generator=seeded(), dtype=torch.uint8).numpy().tobytes()
-    path.write_bytes({"truncated": whole[:len(whole) // 2], "empty": b"", "random bytes": noise, "text": b"version https://git-lfs",
-                      "zip": b"PK\x03\x04" + noise}[damage])
+    path.write_bytes({"truncated": whole[:len(whole) // 2], "empty": b"", "random bytes": noise,
+                      "text": b"version https://git-lfs", "zip": b"PK\x03\x04" + noise}[damage])
     names(refusal(MaskGIT.from_pretrained, weights), "cannot read", path)
 
 
@@ -360,7 +379,8 @@ def test_a_pickle_is_never_loaded(weights, tmp_path):
     assert trace.exists()  # the bomb works
     trace.unlink()
     MaskGIT.from_pretrained(weights)
-    for name in ("vqgan.pt", "pytorch_model.bin", "transformer.pkl"): (weights / name).write_bytes(pickle.dumps(Bomb(trace)))
+    for name in ("vqgan.pt", "pytorch_model.bin", "transformer.pkl"):
+        (weights / name).write_bytes(pickle.dumps(Bomb(trace)))
     MaskGIT.from_pretrained(weights)  # passed over beside the right files
     for write in (lambda path: path.write_bytes(pickle.dumps(Bomb(trace))), lambda path: torch.save(Bomb(trace), path)):
         write(weights / FILES[0])
@@ -372,13 +392,15 @@ def test_a_pickle_is_never_loaded(weights, tmp_path):
 def test_unknown_weights_name_lists_what_there_is(monkeypatch, name):
     def no_network(*_, **__): raise AssertionError("asked the Hub")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", no_network)
-    names(refusal(MaskGIT.from_pretrained, name, error=FileNotFoundError), repr(name), *shipped_weights(), "a folder", "Hub id")
+    names(refusal(MaskGIT.from_pretrained, name, error=FileNotFoundError), repr(name), *shipped_weights(), "a folder",
+          "Hub id")
 
 
 def test_hub_id_without_network(monkeypatch):
     def no_network(*_, **__): raise ConnectionError("network is down")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", no_network)
-    names(refusal(MaskGIT.from_pretrained, "someone/cats", error=FileNotFoundError), "'someone/cats'", *shipped_weights(), "network is down")
+    names(refusal(MaskGIT.from_pretrained, "someone/cats", error=FileNotFoundError), "'someone/cats'",
+          *shipped_weights(), "network is down")
 
 
 def test_hub_id_takes_safetensors_only(monkeypatch, weights, maskgit):
@@ -389,7 +411,8 @@ def test_hub_id_takes_safetensors_only(monkeypatch, weights, maskgit):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     loaded = MaskGIT.from_pretrained("someone/cats")
     assert torch.equal(loaded.generate(1, generator=seeded()).images, maskgit.generate(1, generator=seeded()).images)
-    assert asked and all(name == "someone/cats" and patterns and all(p.endswith(".safetensors") for p in patterns) for name, patterns in asked)
+    assert asked and all(name == "someone/cats" and patterns and all(p.endswith(".safetensors") for p in patterns)
+                         for name, patterns in asked)
 
 
 def test_shipped_weights_need_no_network(monkeypatch):
@@ -405,6 +428,6 @@ def test_a_failed_save_leaves_the_old_file_whole(weights, make_maskgit, monkeypa
     def full_disk(state, path, metadata=None):
         Path(path).write_bytes(b"half a file")
         raise OSError("No space left on device")
-    monkeypatch.setattr("maskgit_nb.vqgan.save_file", full_disk)
+    monkeypatch.setattr("maskgit_nb.files.save_file", full_disk)
     names(refusal(make_maskgit(1).save_pretrained, weights, error=OSError), "No space left")
     assert (weights / FILES[0]).read_bytes() == before

@@ -2,6 +2,7 @@
 import inspect
 import json
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -9,10 +10,13 @@ import torch
 from PIL import Image
 
 from maskgit_nb import cli
-from maskgit_nb.cli import main, make_parser, open_val
-from maskgit_nb.images import drawn_cats, find_split, random_holes, to_picture
-from maskgit_nb.inpainting import GENERATING, MaskGIT
-from maskgit_nb.training import RunLog, fit_maskgit
+from maskgit_nb.cats import drawn_cats
+from maskgit_nb.cli import main, make_parser
+from maskgit_nb.data import find_split, take_images
+from maskgit_nb.images import random_holes, to_picture
+from maskgit_nb.inpainting import EVIDENCE, GENERATING, PLAIN, MaskGIT
+from maskgit_nb.stages import fit_maskgit
+from maskgit_nb.training import RunLog
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
 
 SIZE = 16
@@ -34,7 +38,8 @@ def pixels(path: Path) -> np.ndarray: return np.asarray(Image.open(path).convert
 
 
 def run(weights: Path, images: Path, masks: Path, out: Path, *options: str) -> int:
-    return main(["--device", "cpu", "inpaint", str(images), "--hole", str(masks), "--out", str(out), "--weights", str(weights), *options])
+    return main(["--device", "cpu", "inpaint", str(images), "--hole", str(masks), "--out", str(out), "--weights",
+                 str(weights), *options])
 
 
 def test_folder_is_mended_and_known_pixels_stay_bit_for_bit(weights, pictures, tmp_path, capsys):
@@ -126,22 +131,27 @@ def test_resize_takes_pictures_of_any_size(weights, tmp_path):
     assert Image.open(tmp_path / "out" / "wide.png").size == (SIZE, SIZE)
 
 
-COMMANDS = {name: parser for action in make_parser()._actions if action.dest == "command" for name, parser in action.choices.items()}
-NEEDED = {"inpaint": ["x", "--hole", "m", "--out", "o"], "generate": ["--out", "o"], "train-vqgan": ["--data", "x", "--out", "o"],
-          "train": ["--data", "x", "--out", "o"], "fid": ["x", "y"]}
-TAKE_A_WORD = [(name, action) for name, parser in COMMANDS.items() for action in parser._actions if action.option_strings and action.nargs != 0]
+COMMANDS = {name: parser for action in make_parser()._actions if action.dest == "command"
+            for name, parser in action.choices.items()}
+NEEDED = {"inpaint": ["x", "--hole", "m", "--out", "o"], "generate": ["--out", "o"],
+          "train-vqgan": ["--data", "x", "--out", "o"], "train": ["--data", "x", "--out", "o"], "fid": ["x", "y"]}
+TAKE_A_WORD = [(name, action) for name, parser in COMMANDS.items()
+               for action in parser._actions if action.option_strings and action.nargs != 0]
 
 
-@pytest.mark.parametrize("command, action", [pair for pair in TAKE_A_WORD if pair[1].type not in (None, Path) or pair[1].choices],
+@pytest.mark.parametrize("command, action",
+                         [pair for pair in TAKE_A_WORD if pair[1].type not in (None, Path) or pair[1].choices],
                          ids=lambda value: value if isinstance(value, str) else value.dest)
-def test_an_option_is_checked_before_any_work_and_its_range_is_in_the_help(command, action, capsys, monkeypatch, tmp_path):
+def test_an_option_is_checked_before_any_work_and_its_range_is_in_the_help(command, action, capsys, monkeypatch,
+                                                                           tmp_path):
     monkeypatch.chdir(tmp_path)
     assert action.type not in (int, float), "a bare number takes anything: add_option"
     assert action.choices or any(word in action.help for word in ("at least", "above", "within"))
     for wrong in ("nan", "-inf", "word", "-7", ""):
         assert main([command, *NEEDED.get(command, []), f"{action.option_strings[0]}={wrong}"]) == 2
         said = capsys.readouterr().err.strip().splitlines()
-        assert len(said) == 1 and said[0].startswith(f"maskgit-nb {command}: argument {action.option_strings[0]}") and wrong in said[0]
+        assert len(said) == 1 and said[0].startswith(f"maskgit-nb {command}: argument "
+                                                     f"{action.option_strings[0]}") and wrong in said[0]
     assert not list(tmp_path.iterdir())
 
 
@@ -150,12 +160,14 @@ def test_all_options_but_names_and_places_are_checked():
     assert free == {"weights", "vqgan", "init", "data", "val", "tracker", "device", "hole", "out"}
 
 
-@pytest.mark.parametrize("options, words", [
-    (["--schedule", "cosin"], "'linear', 'cosine'"), (["--steps", "0"], "a whole number, at least 1; got 0"), (["--steps", "2.5"], "a whole number"),
-    (["--order", "left"], "'halton'"), (["--temperature", "-1"], "at least 0"), (["--top-p", "2"], "within (0,1]"), (["--top-k", "0"], "at least 1"),
-    (["--dilate", "-1"], "at least 0"), (["--batch-size", "0"], "at least 1"), (["--sampling-temperature", "inf"], "at least 0"),
-    (["--seed", "99999999999"], "within"),
-])
+@pytest.mark.parametrize("options, words",
+                         [(["--schedule", "cosin"], "'linear', 'cosine'"),
+                          (["--steps", "0"], "a whole number, at least 1; got 0"),
+                          (["--steps", "2.5"], "a whole number"), (["--order", "left"], "'halton'"),
+                          (["--temperature", "-1"], "at least 0"), (["--top-p", "2"], "within (0,1]"),
+                          (["--top-k", "0"], "at least 1"), (["--dilate", "-1"], "at least 0"),
+                          (["--batch-size", "0"], "at least 1"), (["--sampling-temperature", "inf"], "at least 0"),
+                          (["--seed", "99999999999"], "within"),])
 def test_bad_option_is_one_line(weights, pictures, tmp_path, capsys, options, words):
     assert run(weights, *pictures, tmp_path / "out", *options) == 2
     said = capsys.readouterr().err.strip().splitlines()
@@ -163,7 +175,8 @@ def test_bad_option_is_one_line(weights, pictures, tmp_path, capsys, options, wo
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("options, words", [(["--weights", "no-such-model"], "cats64-small"), (["--sweet-spot", "0"], "sweet_spot")])
+@pytest.mark.parametrize("options, words",
+                         [(["--weights", "no-such-model"], "cats64-small"), (["--sweet-spot", "0"], "sweet_spot")])
 def test_what_only_the_work_can_tell_is_one_line(weights, pictures, tmp_path, capsys, options, words):
     assert run(weights, *pictures, tmp_path / "out", *options) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
@@ -178,7 +191,9 @@ def test_examples_in_the_help_are_commands():
 
 
 def test_device_may_stand_before_the_command_and_after_it(capsys):
-    for argv in (["--device", "cpu", "info"], ["info", "--device", "cpu"], ["--device", "gpu", "info", "--device", "cpu"]): assert main(argv) == 0
+    for argv in (["--device", "cpu", "info"], ["info", "--device", "cpu"],
+                 ["--device", "gpu", "info", "--device", "cpu"]):
+        assert main(argv) == 0
     assert main(["info", "--device", "gpu"]) == 1
     assert "--device must be cpu" in capsys.readouterr().err
 
@@ -196,7 +211,8 @@ def test_an_error_of_another_library_says_so_and_traceback_shows_it(capsys, monk
 def test_empty_folder_and_missing_paths(weights, pictures, tmp_path, capsys):
     images, masks = pictures
     (tmp_path / "empty").mkdir()
-    for source, hole, expected in ((tmp_path / "empty", masks, "no pictures in"), (tmp_path / "none", masks, "none"), (images, tmp_path / "nomask", "nomask")):
+    for source, hole, expected in ((tmp_path / "empty", masks, "no pictures in"), (tmp_path / "none", masks, "none"),
+                                   (images, tmp_path / "nomask", "nomask")):
         assert run(weights, source, hole, tmp_path / "out") == 1
         assert expected in capsys.readouterr().err
 
@@ -220,14 +236,16 @@ def test_weights_with_a_missing_or_damaged_file(weights, pictures, tmp_path, cap
 
 
 def test_generate_writes_so_many(weights, tmp_path):
-    assert main(["--device", "cpu", "generate", "--n", "5", "--batch-size", "2", "--out", str(tmp_path), "--weights", str(weights)]) == 0
+    assert main(["--device", "cpu", "generate", "--n", "5", "--batch-size", "2", "--out", str(tmp_path), "--weights",
+                 str(weights)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"000{i}.png" for i in range(5)]
 
 
 def test_train_both_stages_then_mend_from_the_command_line(tmp_path):
     common = ["--data", "drawn:6", "--val", "drawn:4", "--preset", "tiny", "--steps", "2", "--batch-size", "2"]
     assert main(["--device", "cpu", "train-vqgan", *common, "--out", str(tmp_path / "v")]) == 0
-    assert main(["--device", "cpu", "train", "--vqgan", str(tmp_path / "v"), *common, "--out", str(tmp_path / "t")]) == 0
+    assert main(["--device", "cpu", "train", "--vqgan", str(tmp_path / "v"), *common, "--out",
+                 str(tmp_path / "t")]) == 0
     Image.new("RGB", (64, 64), "teal").save(tmp_path / "picture.png")
     Image.new("L", (64, 64), 0).save(tmp_path / "mask.png")
     assert run(tmp_path / "t", tmp_path / "picture.png", tmp_path / "mask.png", tmp_path / "out", "--steps", "2") == 0
@@ -239,21 +257,25 @@ def test_train_and_mend_on_a_folder_of_ones_own(tmp_path, capsys):
     own = tmp_path / "own" / "sub"
     own.mkdir(parents=True)
     modes = [("L", "png"), ("RGB", "jpg"), ("CMYK", "jpg"), ("RGBA", "webp"), ("P", "gif"), ("1", "bmp")]
-    for i, (mode, kind) in enumerate(modes): to_picture(drawn_cats(1, seed=i)[0]).resize((50 + 37 * i, 300 - 40 * i)).convert(mode).save(own / f"{i}.{kind}")
+    for i, (mode, kind) in enumerate(modes):
+        to_picture(drawn_cats(1, seed=i)[0]).resize((50 + 37 * i, 300 - 40 * i)).convert(mode).save(own / f"{i}.{kind}")
     (own / "damaged.jpg").write_bytes((own / "1.jpg").read_bytes()[:300])
     (own / "notes.txt").write_text("no picture", encoding="utf-8")
-    options = ["--data", str(own.parent), "--val", str(own.parent), "--preset", "tiny", "--steps", "2", "--batch-size", "3", "--tracker", "none"]
+    options = ["--data", str(own.parent), "--val", str(own.parent), "--preset", "tiny", "--steps", "2", "--batch-size",
+               "3", "--tracker", "none"]
     assert main(["--device", "cpu", "train-vqgan", *options, "--out", str(tmp_path / "v"), "--rfd", "lite0"]) == 0
     assert "left out: cannot read" in (error := capsys.readouterr().err) and "damaged.jpg" in error
     found = [row for row in RunLog.read(tmp_path / "v") if "val_psnr" in row]
     assert found and all(row["val_rfd"] > 0 for row in found)
-    assert main(["--device", "cpu", "train", "--vqgan", str(tmp_path / "v"), *options, "--out", str(tmp_path / "t")]) == 0
+    assert main(["--device", "cpu", "train", "--vqgan", str(tmp_path / "v"), *options, "--out",
+                 str(tmp_path / "t")]) == 0
     Image.new("RGB", (90, 40), "teal").save(tmp_path / "picture.png")
     for size, status in (((90, 40), 0), ((64, 64), 0), ((70, 40), 1)):
         mask = Image.new("L", size, 255)
         mask.putpixel((size[0] // 2, size[1] // 2), 0)
         mask.save(tmp_path / "mask.png")
-        assert run(tmp_path / "t", tmp_path / "picture.png", tmp_path / "mask.png", tmp_path / "out", "--steps", "2", "--resize") == status
+        assert run(tmp_path / "t", tmp_path / "picture.png", tmp_path / "mask.png", tmp_path / "out", "--steps", "2",
+                   "--resize") == status
         if status: assert "the mask for" in capsys.readouterr().err
         else: assert 0 < (pixels(tmp_path / "out" / "picture.png") != (0, 128, 128)).any(-1).sum() <= 4
     for path in own.iterdir():
@@ -269,7 +291,8 @@ def test_the_lab_preset_masks_half_of_all_tokens(monkeypatch, tmp_path):
         called.apply_defaults()
         seen.append((called.arguments["schedule"], called.arguments["hole_share"]))
     monkeypatch.setattr(cli, "fit_maskgit", fit)
-    monkeypatch.setattr(cli, "BidirectionalTransformer", lambda *args: BidirectionalTransformer(TransformerConfig.preset("tiny")))
+    monkeypatch.setattr(cli, "BidirectionalTransformer",
+                        lambda *args: BidirectionalTransformer(TransformerConfig.preset("tiny")))
     for options in (["--preset", "lab"], ["--preset", "small"], ["--preset", "lab", "--schedule", "linear"]):
         assert main(["train", "--data", "drawn:1", "--out", str(tmp_path), *options]) == 0
     assert seen == [("constant", 0.0), ("cosine", 0.5), ("linear", 0.0)]
@@ -304,39 +327,43 @@ def test_the_labs_747_pictures_through_one_command(cats_data, tmp_path):
         assert (pixels(path)[known] == pixels(images / path.name)[known]).all()
 
 
-@pytest.mark.parametrize("options, words", [
-    (["--data", "drawn:abc"], "N from 1; got drawn:abc"), (["--data", "drawn:0"], "N from 1; got drawn:0"), (["--data", ""], "got an empty one"),
-    (["--data", "{cats}", "--out", "{cats}/run"], "lies in"), (["--data", "drawn:4", "--init", "{run}", "--out", "{run}", "--restart"], "would move"),
-])
+@pytest.mark.parametrize("options, words",
+                         [(["--data", "drawn:abc"], "N from 1; got drawn:abc"),
+                          (["--data", "drawn:0"], "N from 1; got drawn:0"), (["--data", ""], "got an empty one"),
+                          (["--data", "{cats}", "--out", "{cats}/run"], "lies in"),
+                          (["--data", "drawn:4", "--init", "{run}", "--out", "{run}", "--restart"], "would move"),])
 def test_what_training_must_not_begin_with_is_one_sentence(tmp_path, capsys, options, words):
     places = dict(cats=tmp_path / "cats", run=tmp_path / "run")
     for place in places.values(): place.mkdir()
     to_picture(drawn_cats(1)[0]).save(tmp_path / "cats" / "0.png")
     MaskGIT.from_pretrained("cats64-small").save_pretrained(tmp_path / "run")
     out = [] if "--out" in options else ["--out", str(tmp_path / "other")]
-    status = main(["--device", "cpu", "train-vqgan", "--preset", "tiny", "--steps", "1", *out, *(option.format(**places) for option in options)])
+    status = main(["--device", "cpu", "train-vqgan", "--preset", "tiny", "--steps", "1", *out,
+                   *(option.format(**places) for option in options)])
     said = capsys.readouterr().err.strip().splitlines()
     assert status == 1 and len(said) == 1 and words in said[0]
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["transformer.safetensors", "vqgan.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["transformer.safetensors",
+                                                                          "vqgan.safetensors"]
 
 
 def test_drawn_cats_to_validate_on_are_not_among_those_trained_on():
     trained = {x.numpy().tobytes() for x in drawn_cats(300)}
-    assert not trained & {x.numpy().tobytes() for x in open_val("drawn:256", 64)}
-    assert len(open_val("drawn:1000", 64)) == 256
+    assert not trained & {x.numpy().tobytes() for x in take_images("drawn:256", 64)}
+    assert len(take_images("drawn:1000", 64)) == 256
 
 
 def test_a_preset_takes_the_size_of_its_vqgan(weights, make_maskgit, tmp_path):
-    assert main(["train", "--vqgan", str(weights), "--preset", "tiny", "--data", "drawn:4", "--steps", "1", "--batch-size", "2", "--device", "cpu",
-                 "--tracker", "none", "--out", str(tmp_path)]) == 0
+    assert main(["train", "--vqgan", str(weights), "--preset", "tiny", "--data", "drawn:4", "--steps", "1",
+                 "--batch-size", "2", "--device", "cpu", "--tracker", "none", "--out", str(tmp_path)]) == 0
     ours, theirs = BidirectionalTransformer.from_pretrained(tmp_path).config, make_maskgit(0).vqgan.config
-    assert (ours.num_tokens, ours.codebook_size, ours.code_dim, ours.dim) == (theirs.grid**2, theirs.codebook_size, theirs.latent_dim, 192)
+    assert (ours.num_tokens, ours.codebook_size, ours.code_dim, ours.dim) == (theirs.grid**2, theirs.codebook_size,
+                                                                              theirs.latent_dim, 192)
 
 
 def test_what_is_not_installed_is_said_before_a_picture_is_read(monkeypatch, tmp_path, capsys):
     def missing(*args): raise ImportError("needs: pip install 'maskgit_nb[perceptual]'")
     def read(*args): raise AssertionError("pictures were read first")
-    for name in ("open_data", "open_val"): monkeypatch.setattr(cli, name, read)
+    for name in ("open_images", "open_val"): monkeypatch.setattr(cli, name, read)
     command = ["train-vqgan", "--data", "drawn:2", "--val", "drawn:2", "--out", str(tmp_path / "v")]
     with monkeypatch.context() as patch:
         patch.setattr(cli, "PerceptualLoss", missing)
@@ -366,7 +393,48 @@ def test_ctrl_c_says_where_the_run_was_saved(monkeypatch, capsys):
         assert capsys.readouterr().err.strip() == f"maskgit-nb: {expected}"
 
 
+def asked_of_inpaint(weights, pictures, out, *options: str) -> dict:
+    "The options that the command hands to `MaskGIT.inpaint`."
+    with patch.object(MaskGIT, "inpaint", autospec=True, side_effect=MaskGIT.inpaint) as called:
+        assert run(weights, *pictures, out, *options) == 0
+    return {name: value for name, value in called.call_args.kwargs.items() if name != "generator"}
+
+
+def test_plain_leaves_out_the_three_additions(weights, pictures, tmp_path):
+    ways = dict(usual=[], plain=["--plain"], apart=["--evidence", "0", "--no-blend"])
+    asked = {name: asked_of_inpaint(weights, pictures, tmp_path / name, "--frames", *options)
+             for name, options in ways.items()}
+    assert (asked["usual"]["evidence"], asked["usual"]["blend"]) == (EVIDENCE, True) and "fill" not in asked["usual"]
+    assert asked["plain"] == asked["usual"] | PLAIN and asked["apart"] == asked["usual"] | dict(evidence=0.0,
+                                                                                                blend=False)
+    usual, plain, apart = ([pixels(path) for path in sorted((tmp_path / name).iterdir())] for name in asked)
+    assert (np.array(plain) != np.array(usual)).any() and (np.array(plain) != np.array(apart)).any()
+    for i in range(5):  # the frames are plain as well
+        sheet = pixels(tmp_path / "plain-frames" / f"image_{i:03d}.png")
+        assert (sheet[:, -SIZE:] == plain[i]).all()
+
+
+@pytest.mark.parametrize("options, words",
+                         [(["--evidence", "30"], "without --evidence"), (["--evidence", "0"], "without --evidence"),
+                          (["--no-blend"], "without --no-blend"),
+                          (["--no-blend", "--evidence", "3"], "without --evidence and --no-blend")])
+def test_plain_is_refused_beside_what_it_sets(weights, pictures, tmp_path, capsys, options, words):
+    assert run(weights, *pictures, tmp_path / "out", "--plain", *options) == 1
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and said[0].startswith("maskgit-nb: --plain leaves out") and said[0].endswith(words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_plain_goes_with_the_other_options_and_is_inpaints_alone(weights, pictures, tmp_path, capsys):
+    assert run(weights, *pictures, tmp_path / "out", "--plain", "--dilate", "1", "--no-composite", "--steps", "2") == 0
+    for command in ("generate", "demo"): assert main([command, "--out", str(tmp_path / command), "--plain"]) == 2
+    assert "--plain" in capsys.readouterr().err
+    assert "--plain" in COMMANDS["inpaint"].format_help()
+    assert f"default: {EVIDENCE}" in COMMANDS["inpaint"].format_help()
+
+
 def test_generate_has_options_of_its_own():
-    made, mended = (make_parser().parse_args(words) for words in (["generate", "--out", "o"], ["inpaint", "x", "--hole", "h", "--out", "o"]))
+    made, mended = (make_parser().parse_args(words)
+                    for words in (["generate", "--out", "o"], ["inpaint", "x", "--hole", "h", "--out", "o"]))
     asked, usual = cli.decode_options(made), cli.decode_options(mended)
     assert asked == usual | GENERATING != usual

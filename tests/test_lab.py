@@ -1,4 +1,5 @@
-"In a real browser JupyterLab runs the lessons that need more than a Python shell, widgets answer to mouse and keys, and so they do in Voila."
+"""In a real browser JupyterLab runs the lessons that need more than a Python shell, widgets answer to mouse and keys,
+and so they do in Voila."""
 import json
 import os
 import re
@@ -17,13 +18,15 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# The first, the one that has every widget, and the one that starts processes from a kernel; nbdev_test runs all, the site's pages those with widgets.
-LESSONS = ["00_images", "08_widgets", "09_training"]
+# The first, the one that has every widget, and the one that starts processes from a kernel; nbdev_test runs all, the
+# site's pages those with widgets.
+LESSONS = ["00_whole_game", "appendix/g_widgets", "09_training"]
 TOKEN = "learner"
 
 # The commands are dropped in silence until the notebook and its kernel are ready.
 OPEN = """async path => {
-    const app = window.jupyterapp, wait = async found => { while (!found()) await new Promise(done => setTimeout(done, 50)) }
+    const app = window.jupyterapp
+    const wait = async found => { while (!found()) await new Promise(done => setTimeout(done, 50)) }
     await app.restored
     const panel = await app.commands.execute('docmanager:open', { path })
     await panel.context.ready; await panel.sessionContext.ready
@@ -36,18 +39,23 @@ CLOSE = """async () => {
 RUN_ALL = """async () => {
     const app = window.jupyterapp, cells = app.shell.currentWidget.content.model.cells
     await app.commands.execute('notebook:run-all-cells')
-    const code = Array.from({ length: cells.length }, (_, i) => cells.get(i).toJSON()).filter(cell => cell.cell_type === 'code' && cell.source.trim())
+    const all = Array.from({ length: cells.length }, (_, i) => cells.get(i).toJSON())
+    const code = all.filter(cell => cell.cell_type === 'code' && cell.source.trim())
     return JSON.stringify({ run: code.filter(cell => cell.execution_count).length, all: code.length,
-                            errors: code.flatMap(cell => cell.outputs.filter(o => o.output_type === 'error').map(o => `${o.ename}: ${o.evalue}`)) }) }"""
+                            errors: code.flatMap(cell => cell.outputs).filter(o => o.output_type === 'error')
+                                        .map(o => `${o.ename}: ${o.evalue}`) }) }"""
 RUN_CELL = """async ([i, paints]) => {
-    const app = window.jupyterapp, notebook = app.shell.currentWidget.content, before = document.querySelectorAll('.mg canvas').length
+    const app = window.jupyterapp, notebook = app.shell.currentWidget.content
+    const drawn = () => document.querySelectorAll('.mg canvas').length, before = drawn()
     notebook.activeCellIndex = i
     await app.commands.execute('notebook:run-cell')
     const start = performance.now()
-    while (paints && document.querySelectorAll('.mg canvas').length === before && performance.now() - start < 3000) await new Promise(requestAnimationFrame)
-    return JSON.stringify([notebook.model.cells.get(i).toJSON().outputs.map(o => o.text ?? '').flat().join(''), performance.now() - start]) }"""
+    while (paints && drawn() === before && performance.now() - start < 3000) await new Promise(requestAnimationFrame)
+    const text = notebook.model.cells.get(i).toJSON().outputs.map(o => o.text ?? '').flat().join('')
+    return JSON.stringify([text, performance.now() - start]) }"""
 # What a canvas shows: the colours of its own pixels.
-PIXELS = "canvas => { const at = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data; return [...at].filter((_, i) => i % 4 < 3) }"
+PIXELS = ("canvas => { const at = canvas.getContext('2d').getImageData(0, 0, canvas.width, "
+          "canvas.height).data; return [...at].filter((_, i) => i % 4 < 3) }")
 
 
 def free_port() -> int:
@@ -62,11 +70,13 @@ def served(folder: Path, *command: str, status: str) -> Iterator[str]:
     port = free_port()
     log = (folder / "server.log").open("w", encoding="utf-8")
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    server = subprocess.Popen([sys.executable, "-m", *command, "--no-browser", f"--port={port}"], cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=env)
+    server = subprocess.Popen([sys.executable, "-m", *command, "--no-browser", f"--port={port}"], cwd=folder,
+                              stdout=log, stderr=subprocess.STDOUT, env=env)
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(600):
-            if server.poll() is not None: raise RuntimeError((folder / "server.log").read_text(encoding="utf-8")[-2000:])
+            if server.poll() is not None:
+                raise RuntimeError((folder / "server.log").read_text(encoding="utf-8")[-2000:])
             try: urllib.request.urlopen(address + status).read(); break
             except urllib.error.HTTPError: break  # it answers
             except (urllib.error.URLError, ConnectionError): time.sleep(0.1)
@@ -80,16 +90,21 @@ def served(folder: Path, *command: str, status: str) -> Iterator[str]:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     "JupyterLab over a copy of the notebooks, with the options of `make lab`."
     folder = tmp_path_factory.mktemp("lab") / "maskgit_nb"
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".venv", ".git", "runs", "site", "student", "__pycache__", "*.egg-info"))
+    shutil.copytree(ROOT, folder,
+                    ignore=shutil.ignore_patterns(".venv", ".git", "runs", "site", "student", "__pycache__",
+                                                  "*.egg-info"))
     nbformat.write(playground(), folder / "nbs" / "playground.ipynb")
-    options = "--ip=127.0.0.1", "--allow-root", f"--IdentityProvider.token={TOKEN}", "--LabApp.expose_app_in_browser=True"
+    options = ("--ip=127.0.0.1", "--allow-root", f"--IdentityProvider.token={TOKEN}",
+               "--LabApp.expose_app_in_browser=True")
     with served(folder, "jupyterlab", *options, status=f"/api/status?token={TOKEN}") as address: yield address
 
 
 def playground() -> nbformat.NotebookNode:
-    "A notebook with a scrubber of twelve steps of four pictures, a brush that mends, and a cell that says what was painted."
+    """A notebook with a scrubber of twelve steps of four pictures, a brush that mends, and a cell that says what was
+    painted."""
     sources = """import torch
-from maskgit_nb.images import drawn_cats, random_holes
+from maskgit_nb.cats import drawn_cats
+from maskgit_nb.images import random_holes
 from maskgit_nb.inpainting import MaskGIT
 from maskgit_nb.widgets import HoleBrush, Scrubber, record
 model, cats, draws = MaskGIT.from_pretrained("cats64-small"), drawn_cats(4, seed=1), torch.Generator().manual_seed(0)
@@ -103,14 +118,17 @@ brush.beside()
 print(brush.hole.flatten().nonzero().flatten().tolist())
 """.split("---\n")
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources],
-                                    metadata={"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}})
+                                    metadata={"kernelspec": {"display_name": "python3", "language": "python",
+                                                             "name": "python3"}})
 
 
 @pytest.fixture(scope="module")
 def desk(browser, lab: str):
-    "JupyterLab in a page of its own, for all tests: loading it takes longer than some lessons. With it the faults that it met."
+    """JupyterLab in a page of its own, for all tests: loading it takes longer than some lessons. With it the faults
+    that it met."""
     context, faults = browser.new_context(viewport={"width": 1400, "height": 1000}), []
-    context.route(re.compile("^https://"), lambda route: route.fulfill(content_type="image/svg+xml", body="<svg/>"))  # the badge of Colab
+    # the badge of Colab
+    context.route(re.compile("^https://"), lambda route: route.fulfill(content_type="image/svg+xml", body="<svg/>"))
     page = context.new_page()
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
@@ -122,7 +140,8 @@ def desk(browser, lab: str):
 
 @pytest.fixture
 def opened(desk, shots: Path, request):
-    "Opens a notebook in JupyterLab; afterwards it is closed with its kernel, and the console must hold no error from before."
+    """Opens a notebook in JupyterLab; afterwards it is closed with its kernel, and the console must hold no error from
+    before."""
     page, faults = desk
     faults.clear()
     def open_notebook(path: str):
@@ -186,23 +205,30 @@ def test_a_stroke_reaches_python_and_is_mended(opened):
     assert hole == [i for i in range(64 * 64) if before[3 * i:3 * i + 3] != after[3 * i:3 * i + 3]]
     assert {30 * 64 + x for x in range(18, 42)} <= set(hole)
     brush.get_by_role("button", name="Mend").click()
-    page.wait_for_function("document.querySelectorAll(\"[aria-label='decoding, step by step'] canvas\").length === 4", timeout=60_000)
-    page.wait_for_function("document.querySelector('.mg-told').textContent.includes('tokens were missing')", timeout=60_000)
+    page.wait_for_function("document.querySelectorAll(\"[aria-label='decoding, step by step'] canvas\").length === 4",
+                           timeout=60_000)
+    page.wait_for_function("document.querySelector('.mg-told').textContent.includes('tokens were missing')",
+                           timeout=60_000)
     brush.get_by_role("button", name="Clear").click()
     brush.get_by_role("button", name="Mend").click()
-    page.wait_for_function("document.querySelector('.mg-told').textContent.includes('nothing to decide')", timeout=60_000)
+    page.wait_for_function("document.querySelector('.mg-told').textContent.includes('nothing to decide')",
+                           timeout=60_000)
 
 
 def test_voila(browser, shots: Path, tmp_path: Path):
     pytest.importorskip("voila", reason="no test of Voila: pip install voila")
     page_of = playground()
-    nbformat.write(nbformat.v4.new_notebook(cells=page_of.cells[:3], metadata=page_of.metadata), tmp_path / "page.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(cells=page_of.cells[:3], metadata=page_of.metadata),
+                   tmp_path / "page.ipynb")
     with served(tmp_path, "voila", "page.ipynb", "--Voila.ip=127.0.0.1", status="/voila/static/") as address:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         faults = []
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("request", lambda asked: faults.append(asked.url) if not asked.url.startswith((address, "data:", "blob:")) else None)
-        page.route("**/fontawesome-free*/**", lambda route: route.fulfill(content_type="text/css", body=""))  # the icons that Voila's own page asks for
+        page.on("request",
+                lambda asked: faults.append(asked.url) if not asked.url.startswith((address, "data:", "blob:"))
+                else None)
+        # the icons that Voila's own page asks for
+        page.route("**/fontawesome-free*/**", lambda route: route.fulfill(content_type="text/css", body=""))
         page.goto(address, timeout=120_000)
         page.get_by_label("paint a hole").locator("canvas").wait_for(timeout=120_000)
         scrubber = page.get_by_label("decoding, step by step").first
@@ -212,7 +238,8 @@ def test_voila(browser, shots: Path, tmp_path: Path):
         brush = page.get_by_label("paint a hole")
         brush.get_by_role("button", name="Random hole").click()
         brush.get_by_role("button", name="Mend").click()
-        page.wait_for_function("document.querySelectorAll(\"[aria-label='decoding, step by step'] canvas\").length === 20", timeout=60_000)
+        page.wait_for_function("document.querySelectorAll(\"[aria-label='decoding, step by step'] canvas\").length === "
+                               "20", timeout=60_000)
         page.screenshot(path=shots / "voila.png", full_page=True)
         page.close()
         assert [fault for fault in faults if "fontawesome-free" not in fault] == []

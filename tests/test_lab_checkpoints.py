@@ -15,11 +15,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from maskgit_nb import cli, inpainting
+from maskgit_nb import cli, lab
 from maskgit_nb.attention import MultiHeadAttention
+from maskgit_nb.cats import drawn_cats
 from maskgit_nb.cli import main
-from maskgit_nb.images import drawn_cats, find_split, random_holes, to_picture
-from maskgit_nb.inpainting import CUTS, OTHER_WAYS, MaskGIT, attend, lab_doubt, load_lab, load_lab_transformer, load_lab_vqgan, visible_evidence
+from maskgit_nb.data import find_split
+from maskgit_nb.images import random_holes, to_picture
+from maskgit_nb.inpainting import MaskGIT, visible_evidence
+from maskgit_nb.lab import CUTS, OTHER_WAYS, attend, lab_doubt, load_lab, load_lab_transformer, load_lab_vqgan
 from maskgit_nb.masking import mvtm_loss, random_mask
 from maskgit_nb.training import TrainConfig, changed_settings, run_settings
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
@@ -265,20 +268,22 @@ def test_transformers_that_do_not_fit(save, change, says):
     assert re.search(says, refusal(load_lab_transformer, save(changed(FUSED, **change))))
 
 
-@pytest.mark.parametrize("change, says", [
-    (dict(drop=[r"decoder\.model\.10\.conv\.bias"]), r"missing: decoder\.11\.conv\.bias \(64\)"),
-    (dict(add={"discriminator.0.weight": torch.zeros(1, 2)}), r"unexpected: discriminator\.0\.weight \(1,2\)"),
-    (dict(add={"encoder.model.19.mystery": torch.zeros(4)}), r"unexpected: encoder\.model\.19\.mystery \(4\)"),
-    (dict(drop=["codebook"]), "holds no vqgan of the lab"),
-    (dict(cut=["encoder.model.0.bias"]), r"shape: encoder\.0\.bias \(31\) for \(32\)"),
-    (dict(drop=["quant_conv"]), r"missing: quant_conv\.weight"),
-    (dict(drop=[r"encoder\.model\.8\."]), r"missing: encoder\.model\.8\b"),
-    (dict(drop=[r"encoder\.model\.12\."]), r"missing: encoder\.model\.12\b"),
-    (dict(drop=["decoder"]), r"missing: decoder\.model\.0"),
-    (dict(drop=["encoder", "decoder"]), r"missing: decoder\.model\.0, encoder\.model\.0"),
-    (dict(drop=[r"decoder\.model\.25\."]), "64x64 pixels to tokens and back"),
-    (dict(add={"encoder.model.0.weight": torch.zeros(16, 3, 3, 3), "encoder.model.0.bias": torch.zeros(16)}), "64x64 pixels to tokens and back"),
-])
+@pytest.mark.parametrize("change, says",
+                         [(dict(drop=[r"decoder\.model\.10\.conv\.bias"]), r"missing: decoder\.11\.conv\.bias \(64\)"),
+                          (dict(add={"discriminator.0.weight": torch.zeros(1, 2)}),
+                           r"unexpected: discriminator\.0\.weight \(1,2\)"),
+                          (dict(add={"encoder.model.19.mystery": torch.zeros(4)}),
+                           r"unexpected: encoder\.model\.19\.mystery \(4\)"),
+                          (dict(drop=["codebook"]), "holds no vqgan of the lab"),
+                          (dict(cut=["encoder.model.0.bias"]), r"shape: encoder\.0\.bias \(31\) for \(32\)"),
+                          (dict(drop=["quant_conv"]), r"missing: quant_conv\.weight"),
+                          (dict(drop=[r"encoder\.model\.8\."]), r"missing: encoder\.model\.8\b"),
+                          (dict(drop=[r"encoder\.model\.12\."]), r"missing: encoder\.model\.12\b"),
+                          (dict(drop=["decoder"]), r"missing: decoder\.model\.0"),
+                          (dict(drop=["encoder", "decoder"]), r"missing: decoder\.model\.0, encoder\.model\.0"),
+                          (dict(drop=[r"decoder\.model\.25\."]), "64x64 pixels to tokens and back"),
+                          (dict(add={"encoder.model.0.weight": torch.zeros(16, 3, 3, 3),
+                                     "encoder.model.0.bias": torch.zeros(16)}), "64x64 pixels to tokens and back"),])
 def test_vqgans_that_do_not_fit(save, change, says):
     assert re.search(says, refusal(load_lab_vqgan, save(changed(VQGAN_PT, **change))))
 
@@ -393,7 +398,8 @@ def untransposed(qkv: Tensor) -> list: return [part.reshape(len(qkv), OWN_HEADS,
 def test_heads_cut_by_a_view_are_noticed(monkeypatch, make_maskgit, trained, cut):
     "Trained in one way and run in the other: which of the two is whose does not matter."
     monkeypatch.setattr(MultiHeadAttention, "split_heads", lambda self, x: cut(self.qkv(x)))
-    assert "better with" in judged(trained, make_maskgit().vqgan)  # the lab's cut with another number of heads: this network needs but one
+    # the lab's cut with another number of heads: this network needs but one
+    assert "better with" in judged(trained, make_maskgit().vqgan)
     monkeypatch.setitem(OTHER_WAYS, "the lab's way", {})
     assert "better with the lab's way" in judged(trained, make_maskgit().vqgan)
 
@@ -404,7 +410,8 @@ def test_views_cut_what_students_code_cuts(cut, name):
     assert torch.equal(CUTS[name](qkv, OWN_HEADS), torch.stack(tuple(cut(qkv))))
 
 
-WAYS = {"as the lab": {}} | {name: way for name, way in OTHER_WAYS.items() if "power" not in way}  # it looks at one token alone: no scale matters
+# it looks at one token alone: no scale matters
+WAYS = {"as the lab": {}} | {name: way for name, way in OTHER_WAYS.items() if "power" not in way}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -421,10 +428,12 @@ def test_another_number_of_heads_is_named(make_maskgit, trained, save):
     assert f"better with {OWN_HEADS} heads" in judged(load_lab_transformer(path, 8), make_maskgit().vqgan)
 
 
-@pytest.mark.parametrize("way", [dict(power=0.5), dict(power=0.0), dict(cut="three views", join_by_view=True), dict(heads=8)])  # the least visible
+# the least visible
+@pytest.mark.parametrize("way",
+                         [dict(power=0.5), dict(power=0.0), dict(cut="three views", join_by_view=True), dict(heads=8)])
 def test_shipped_weights_are_noticed_in_another_way(monkeypatch, way):
     "Even so they guess better than by frequency: that alone would let them pass."
-    monkeypatch.setattr(inpainting, "OTHER_WAYS", {"the lab's way": {}})
+    monkeypatch.setattr(lab, "OTHER_WAYS", {"the lab's way": {}})
     monkeypatch.setattr(MultiHeadAttention, "forward", lambda self, x: attend(self, x, **way))
     assert "better with the lab's way" in lab_doubt(MaskGIT.from_pretrained("cats64-small"), drawn_cats(8, seed=2))
 

@@ -1,4 +1,5 @@
-"On other systems: every text is read and written as UTF-8, and a few commands run where the system offers as little as Windows or macOS."
+"""On other systems: every text is read and written as UTF-8, and a few commands run where the system offers as little
+as Windows or macOS."""
 import ast
 import json
 import os
@@ -13,12 +14,15 @@ from conftest import SIZE, tiny_maskgit
 from IPython.core.inputtransformer2 import TransformerManager
 from PIL import Image
 
-from maskgit_nb.images import drawn_cats, load_image, random_holes, to_picture
+from maskgit_nb.cats import drawn_cats
+from maskgit_nb.data import load_image
+from maskgit_nb.images import random_holes, to_picture
 from maskgit_nb.training import RunLog
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
-SCRIPTS = [path for folder in (ROOT, ROOT / "tests", ROOT / "benchmarks", ROOT / ".ci", ROOT / ".ci" / "site") for path in sorted(folder.glob("*.py"))]
+NOTEBOOKS = [*sorted((ROOT / "nbs").glob("*.ipynb")), *sorted((ROOT / "nbs" / "appendix").glob("*.ipynb"))]
+FOLDERS = (".", "tests", "benchmarks", "tools", "tools/site", "tools/drawings")
+SCRIPTS = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.py"))]
 
 
 def code(path: Path) -> str:
@@ -37,7 +41,8 @@ def without_encoding(source: str) -> Iterator[str]:
         if "encoding" in words or owner in ("Image", "os", "tarfile", "gzip"): continue
         mode = words.get("mode", next(iter(call.args[0 if method else 1:]), ast.Constant("r")))
         if name == "open" and "b" not in ast.literal_eval(mode): yield ast.unparse(call)
-        if name in ("read_text", "write_text") or (name == "read" and call.args and "settings" in ast.unparse(call)): yield ast.unparse(call)
+        if name in ("read_text", "write_text") or (name == "read" and call.args and "settings" in ast.unparse(call)):
+            yield ast.unparse(call)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS + SCRIPTS, ids=lambda path: path.name)
@@ -46,8 +51,10 @@ def test_text_is_utf8_on_every_system(path: Path):
 
 
 def test_calls_without_encoding_are_found():
-    bad = ["open('a')", "open('a', 'w')", "path.open()", "path.open('a')", "path.open(mode='w')", "path.read_text()", "path.write_text('é')"]
-    good = ["open('a', encoding='utf-8')", "open('a', 'rb')", "path.open('wb')", "Image.open('a')", "path.read_text(encoding='utf-8')", "path.read_bytes()"]
+    bad = ["open('a')", "open('a', 'w')", "path.open()", "path.open('a')", "path.open(mode='w')", "path.read_text()",
+           "path.write_text('é')"]
+    good = ["open('a', encoding='utf-8')", "open('a', 'rb')", "path.open('wb')", "Image.open('a')",
+            "path.read_text(encoding='utf-8')", "path.read_bytes()"]
     assert list(without_encoding("\n".join(bad + good))) == bad
 
 
@@ -69,7 +76,8 @@ builtins.open = io.open = in_cp1252
 
 def in_use():
     "The files that this process has open or mapped: Windows neither renames nor removes them."
-    with io.open("/proc/self/maps", encoding="utf-8") as maps: found = {line.split(maxsplit=5)[-1].strip() for line in maps}
+    with io.open("/proc/self/maps", encoding="utf-8") as maps:
+        found = {line.split(maxsplit=5)[-1].strip() for line in maps}
     for number in os.listdir("/proc/self/fd"):
         try: found.add(os.readlink(f"/proc/self/fd/{number}"))
         except OSError: pass
@@ -90,13 +98,15 @@ SCRIPT = """
 from pathlib import Path
 import torch
 from maskgit_nb.cli import main
-from maskgit_nb.images import ImageFolder
+from maskgit_nb.data import ImageFolder
 from maskgit_nb.inpainting import MaskGIT
-from maskgit_nb.training import TrainConfig, VQGANLoss, fit_maskgit, fit_vqgan
+from maskgit_nb.stages import VQGANLoss, fit_maskgit, fit_vqgan
+from maskgit_nb.training import TrainConfig
 
 if __name__ == "__main__":  # workers that are spawned import this file
     torch.set_num_threads(1)
-    inpaint = ["--device", "cpu", "inpaint", "cats", "--hole", "holes", "--weights", "weights", "--out", "mended", "--steps", "2"]
+    inpaint = ["--device", "cpu", "inpaint", "cats", "--hole", "holes", "--weights", "weights", "--out", "mended",
+               "--steps", "2"]
     assert main(inpaint) == 0 == main(inpaint)  # the second time over the files of the first
     cats, model = ImageFolder("cats", 16), MaskGIT.from_pretrained("weights")
     (levels, faults), = cats.decode(workers=2)
@@ -106,7 +116,8 @@ if __name__ == "__main__":  # workers that are spawned import this file
         fit_vqgan(model.vqgan, cats, "vqgan", config, VQGANLoss(adversarial_start=1), device="cpu")
     fit_maskgit(model, cats, "run", config, device="cpu")
     fit_maskgit(model, cats, "run", config, resume=False, device="cpu")
-    assert MaskGIT.from_pretrained("run").inpaint(torch.stack(list(cats)), torch.ones(6, 1, 16, 16) > 0).images.isfinite().all()
+    model = MaskGIT.from_pretrained("run")
+    assert model.inpaint(torch.stack(list(cats)), torch.ones(6, 1, 16, 16) > 0).images.isfinite().all()
 """
 
 
@@ -115,15 +126,20 @@ def test_mends_and_trains_where_the_system_offers_less(system: str, tmp_path: Pa
     names = [f"cat {i}.png" for i in range(3)] + ["Kätzchen.PNG", "猫.png", "кот.png"]
     tiny_maskgit().save_pretrained(tmp_path / "weights")
     for folder in ("cats", "holes"): (tmp_path / folder).mkdir()
-    for name, cat, hole in zip(names, drawn_cats(6, size=SIZE), random_holes(6, SIZE, torch.Generator().manual_seed(0)), strict=True):
+    for name, cat, hole in zip(names, drawn_cats(6, size=SIZE), random_holes(6, SIZE, torch.Generator().manual_seed(0)),
+                               strict=True):
         to_picture(cat).save(tmp_path / "cats" / name)
         Image.fromarray((~hole[0]).numpy()).save(tmp_path / "holes" / Path(name).with_suffix(".png"))
     (tmp_path / "sitecustomize.py").write_text(system, encoding="utf-8")
     (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
-    environment = os.environ | dict(PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]), PYTHONIOENCODING="cp1252", OMP_NUM_THREADS="1")
-    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, timeout=300)
+    environment = os.environ | dict(PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]), PYTHONIOENCODING="cp1252",
+                                    OMP_NUM_THREADS="1")
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True,
+                          timeout=300)
     assert done.returncode == 0, done.stderr.decode("cp1252")[-4000:]
     mended = sorted(path.name for path in (tmp_path / "mended").iterdir())
     assert mended == sorted(Path(name).with_suffix(".png").name for name in names)
-    for name in names: assert not torch.equal(load_image(tmp_path / "mended" / Path(name).with_suffix(".png")), load_image(tmp_path / "cats" / name))
+    for name in names:
+        assert not torch.equal(load_image(tmp_path / "mended" / Path(name).with_suffix(".png")),
+                               load_image(tmp_path / "cats" / name))
     for folder in ("vqgan", "run"): assert max(row["step"] for row in RunLog.read(tmp_path / folder)) == 4

@@ -1,4 +1,5 @@
-"Training in processes of their own: two give the losses of one, and a run that is killed goes on as if it had not been."
+"""Training in processes of their own: two give the losses of one, and a run that is killed goes on as if it had not
+been."""
 import json
 import multiprocessing
 import os
@@ -20,13 +21,16 @@ from accelerate.utils import DistributedType
 from conftest import CODES, GRID, SIZE, in_double, tiny_maskgit
 from safetensors.torch import load_file
 
+from maskgit_nb.cats import drawn_cats
 from maskgit_nb.cli import main
-from maskgit_nb.images import drawn_cats, to_picture
+from maskgit_nb.images import to_picture
 from maskgit_nb.inpainting import MaskGIT
-from maskgit_nb.training import RunLog, TrainConfig, find_checkpoints, fit_maskgit, make_accelerator
+from maskgit_nb.stages import fit_maskgit
+from maskgit_nb.training import RunLog, TrainConfig, find_checkpoints, make_accelerator
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
 
-CONFIG = TrainConfig(steps=60, batch_size=8, lr=3e-3, warmup=4, ema=0.9, log_every=1, validate_every=10, save_every=2, progress=False, tracker="none")
+CONFIG = TrainConfig(steps=60, batch_size=8, lr=3e-3, warmup=4, ema=0.9, log_every=1, validate_every=10, save_every=2,
+                     progress=False, tracker="none")
 TWO = dict(steps=5, batch_size=4, lr=3e-3, warmup=4, log_every=1, save_every=3, validate_every=4)
 
 
@@ -34,7 +38,8 @@ def run_tiny(out: str, steps: int = CONFIG.steps) -> None:
     "A whole second stage on 16x16 pixels, in a process that may be killed."
     torch.set_num_threads(1)
     config = TrainConfig(**{**vars(CONFIG), "steps": steps})
-    fit_maskgit(tiny_maskgit(), drawn_cats(24, size=SIZE), out, config, val=drawn_cats(4, seed=1, size=SIZE), device="cpu")
+    fit_maskgit(tiny_maskgit(), drawn_cats(24, size=SIZE), out, config, val=drawn_cats(4, seed=1, size=SIZE),
+                device="cpu")
 
 
 def launch(processes, out: Path, steps: int = CONFIG.steps) -> multiprocessing.Process:
@@ -43,7 +48,8 @@ def launch(processes, out: Path, steps: int = CONFIG.steps) -> multiprocessing.P
     return process
 
 
-def curve(out: Path) -> list[dict]: return [{name: value for name, value in row.items() if "second" not in name} for row in RunLog.read(out)]
+def curve(out: Path) -> list[dict]:
+    return [{name: value for name, value in row.items() if "second" not in name} for row in RunLog.read(out)]
 
 
 def test_run_killed_ten_times_ends_as_an_undisturbed_one(processes, tmp_path):
@@ -53,7 +59,8 @@ def test_run_killed_ten_times_ends_as_an_undisturbed_one(processes, tmp_path):
     moments = random.Random(0)
     for target in sorted(moments.sample(range(1, CONFIG.steps - 10), 10)):
         process = launch(processes, tmp_path / "killed")
-        while process.is_alive() and max((row["step"] for row in RunLog.read(tmp_path / "killed")), default=0) < target: time.sleep(0.002)
+        while process.is_alive() and max((row["step"] for row in RunLog.read(tmp_path / "killed")), default=0) < target:
+            time.sleep(0.002)
         time.sleep(moments.uniform(0.0, 0.05))  # anywhere in a step, in a validation or in the writing of a checkpoint
         process.kill()
         process.join()
@@ -62,7 +69,8 @@ def test_run_killed_ten_times_ends_as_an_undisturbed_one(processes, tmp_path):
             assert {path.name for path in checkpoint.iterdir()} == whole_files
             torch.load(checkpoint / "optimizer.bin", weights_only=False)
     run_tiny(str(tmp_path / "killed"))
-    for row, other in zip(curve(tmp_path / "killed"), curve(tmp_path / "whole"), strict=True): assert row == pytest.approx(other, abs=1e-6)
+    for row, other in zip(curve(tmp_path / "killed"), curve(tmp_path / "whole"), strict=True):
+        assert row == pytest.approx(other, abs=1e-6)
     weights = [load_file(tmp_path / name / "transformer.safetensors") for name in ("killed", "whole")]
     for name, value in weights[0].items(): torch.testing.assert_close(value, weights[1][name], atol=1e-6, rtol=0)
 
@@ -85,7 +93,8 @@ def free_port() -> int:
 
 def assert_same_curve(one: Path, two: Path) -> None:
     "Computed in float64; several processes log in float32."
-    for row, other in zip(curve(one), curve(two), strict=True): assert row == pytest.approx(other, rel=1e-6, abs=1e-7), json.dumps([row, other])
+    for row, other in zip(curve(one), curve(two), strict=True):
+        assert row == pytest.approx(other, rel=1e-6, abs=1e-7), json.dumps([row, other])
 
 
 def as_one_of(environment: dict, function: Callable, *args) -> None:
@@ -96,7 +105,8 @@ def as_one_of(environment: dict, function: Callable, *args) -> None:
 
 def run_on(processes, count: int, function: Callable, *args, **environment: str) -> None:
     "Calls `function` in so many processes at once, with the environment by which torchrun makes them one run."
-    environment |= dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()), WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count)) if count > 1 else {}
+    environment |= dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()), WORLD_SIZE=str(count),
+                        LOCAL_WORLD_SIZE=str(count)) if count > 1 else {}
     ranks = [dict(RANK=str(i), LOCAL_RANK=str(i)) for i in range(count)] if count > 1 else [{}]
     started = [processes.Process(target=as_one_of, args=(environment | rank, function, *args)) for rank in ranks]
     for process in started: process.start()
@@ -110,10 +120,12 @@ def fit_like_paper(out: str, fsdp: bool) -> None:
     "The second stage on a transformer built as the `paper` preset's, but small; called in each process."
     if fsdp:
         PartialState(cpu=True)
-        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU  # accelerate turns FSDP on for these only
+        # accelerate turns FSDP on for these only
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     torch.manual_seed(0)
     data, val = (torch.rand(n, 3, SIZE, SIZE) * 2 - 1 for n in (12, 2))
-    shape = replace(TransformerConfig.preset("paper"), num_tokens=GRID**2, codebook_size=CODES, dim=32, layers=2, heads=2, hidden=64, dropout=0.0)
+    shape = replace(TransformerConfig.preset("paper"), num_tokens=GRID**2, codebook_size=CODES, dim=32, layers=2,
+                    heads=2, hidden=64, dropout=0.0)
     model = MaskGIT(tiny_maskgit().vqgan, BidirectionalTransformer(shape))
     accelerators = []
     def watched(*args) -> Accelerator:
@@ -121,8 +133,10 @@ def fit_like_paper(out: str, fsdp: bool) -> None:
         return accelerators[-1]
     with patch("maskgit_nb.training.make_accelerator", watched):
         fit_maskgit(model, data, out, TrainConfig(**TWO, progress=False, tracker="none"), val=val, device="cpu")
-    assert {accelerator.distributed_type for accelerator in accelerators} == {DistributedType.FSDP if fsdp else DistributedType.NO}
-    if PartialState().is_main_process: assert torch.equal(MaskGIT.from_pretrained(out).generate(1).mask, model.generate(1).mask)
+    assert {accelerator.distributed_type
+            for accelerator in accelerators} == {DistributedType.FSDP if fsdp else DistributedType.NO}
+    if PartialState().is_main_process:
+        assert torch.equal(MaskGIT.from_pretrained(out).generate(1).mask, model.generate(1).mask)
 
 
 def test_fsdp_on_two_processes_gives_the_losses_of_one(processes, tmp_path):
@@ -143,13 +157,16 @@ LIKEWISE = "import torch; torch.set_default_dtype(torch.float64); torch.Tensor.f
 def launch_two(folder: Path, *argv: str) -> None:
     "The command line on two processes as a user starts it; Python imports a sitecustomize by itself."
     (folder / "sitecustomize.py").write_text(LIKEWISE, encoding="utf-8")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1",
+                   "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
-    done = subprocess.run([sys.executable, *launcher, "-m", "maskgit_nb.cli", *argv], capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run([sys.executable, *launcher, "-m", "maskgit_nb.cli", *argv], capture_output=True, text=True,
+                          timeout=300, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-COMMANDS = [["train", "--preset", "tiny", "--accumulate", "2"], ["train-vqgan", "--preset", "tiny", "--adversarial-start", "1", "--rfd", "none"]]
+COMMANDS = [["train", "--preset", "tiny", "--accumulate", "2"],
+            ["train-vqgan", "--preset", "tiny", "--adversarial-start", "1", "--rfd", "none"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
@@ -159,11 +176,13 @@ def test_two_processes_give_the_losses_of_one(processes, tmp_path, command):
         (tmp_path / name).mkdir()
         for i, cat in enumerate(cats): to_picture(cat).save(tmp_path / name / f"{i:02d}.png")
     data = ["--data", str(tmp_path / "cats"), "--val", str(tmp_path / "others")]
-    def run(name: str) -> list[str]: return ["--device", "cpu", *command, *data, "--out", str(tmp_path / name), *options]
+    def run(name: str) -> list[str]:
+        return ["--device", "cpu", *command, *data, "--out", str(tmp_path / name), *options]
     run_on(processes, 1, command_line, *run("one"))
     if command[0] == "train": launch_two(tmp_path, *run("two"))
     else: run_on(processes, 2, command_line, *run("two"))
     one, two = (curve(tmp_path / name) for name in ("one", "two"))
-    for name in ("one", "two"): assert len((tmp_path / name / "runs.jsonl").read_text(encoding="utf-8").splitlines()) == 1
+    for name in ("one", "two"):
+        assert len((tmp_path / name / "runs.jsonl").read_text(encoding="utf-8").splitlines()) == 1
     assert [row["step"] for row in one] == [row["step"] for row in two] and "loss" in one[0]
     assert_same_curve(tmp_path / "one", tmp_path / "two")

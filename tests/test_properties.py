@@ -13,14 +13,25 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from maskgit_nb.attention import MultiHeadAttention
+from maskgit_nb.cats import drawn_cats
+from maskgit_nb.data import EndlessBatches, find_pictures, find_split, load_hole, load_image
 from maskgit_nb.decoding import CONFIDENCES, ORDERS, Draws, decode, filter_logits, halton_order, sample_tokens
-from maskgit_nb.images import box_holes, drawn_cats, find_pictures, find_split, load_hole, load_image, random_holes, to_picture, to_tensor, to_uint8
-from maskgit_nb.inpainting import FILLS, MaskGIT, composite, harmonic_fill, hole_to_mask, poisson_blend, smooth_fill, visible_evidence
+from maskgit_nb.files import save_module
+from maskgit_nb.images import box_holes, random_holes, to_picture, to_tensor, to_uint8
+from maskgit_nb.inpainting import (
+    FILLS,
+    MaskGIT,
+    composite,
+    harmonic_fill,
+    hole_to_mask,
+    poisson_blend,
+    smooth_fill,
+    visible_evidence,
+)
 from maskgit_nb.masking import bernoulli_mask, keep_lowest, mask_to_hole, mvtm_loss, random_mask
 from maskgit_nb.schedules import SCHEDULES, mask_counts
-from maskgit_nb.training import EndlessBatches
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
-from maskgit_nb.vqgan import VQGAN, save_module
+from maskgit_nb.vqgan import VQGAN
 
 seeds = st.integers(0, 2**31)
 
@@ -33,7 +44,7 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a.contiguous().view(torch.int32), b.contiguous().view(torch.int32))
 
 
-# --- schedules ---------------------------------------------------------------------------------------------------------------
+# --- schedules
 
 @st.composite
 def any_schedule(draw):
@@ -81,7 +92,8 @@ def test_a_mask_covers_the_pixels_of_its_tokens(batch, side, cell, seed):
     hole = mask_to_hole(mask, side * cell)
     assert hole.shape == (batch, 1, side * cell, side * cell) and hole.dtype == torch.bool
     for row in range(side * cell):
-        for column in range(side * cell): assert torch.equal(hole[:, 0, row, column], mask[:, row // cell * side + column // cell])
+        for column in range(side * cell):
+            assert torch.equal(hole[:, 0, row, column], mask[:, row // cell * side + column // cell])
 
 
 def test_the_defaults_are_those_of_the_kit():
@@ -90,15 +102,17 @@ def test_the_defaults_are_those_of_the_kit():
     mask = random_mask(ratio, generator=seeded(0))
     assert mask.sum(1).tolist() == [128, 256]
     assert mask_to_hole(mask).shape == (2, 1, 64, 64) and torch.equal(hole_to_mask(mask_to_hole(mask)), mask)
-    assert bernoulli_mask(3).shape == (3, 256) and abs(bernoulli_mask(100, generator=seeded(0)).float().mean() - 0.5) < 5 * 0.5 / 160
+    assert bernoulli_mask(3).shape == (3, 256)
+    assert abs(bernoulli_mask(100, generator=seeded(0)).float().mean() - 0.5) < 5 * 0.5 / 160
     for p in (-0.1, 1.5):
         with pytest.raises(ValueError, match=f"within .0,1.; got {p}"): bernoulli_mask(1, p=p)
 
 
-# --- decoding ----------------------------------------------------------------------------------------------------------------
+# --- decoding
 
 class Mixer(nn.Module):
-    "A stand-in for the transformer: logits of a position from its token, its place and the mean over all tokens, in float64."
+    """A stand-in for the transformer: logits of a position from its token, its place and the mean over all tokens, in
+    float64."""
     def __init__(self, num_tokens: int, codes: int, seed: int):
         super().__init__()
         self.mask_token_id, g = codes, seeded(seed)
@@ -119,10 +133,12 @@ class Fixed(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor: return self.logits.expand(len(tokens), -1, -1)
 
 
-options = st.fixed_dictionaries(dict(
-    steps=st.integers(1, 7), schedule=any_schedule(), order=st.sampled_from(ORDERS), confidence=st.sampled_from(CONFIDENCES),
-    temperature=st.sampled_from([0.0, 0.5, 4.5, 100.0]), sampling_temperature=st.sampled_from([0.0, 0.3, 1.0, 10.0]),
-    top_k=st.none() | st.integers(1, 12), top_p=st.none() | st.floats(0.05, 1), sweet_spot=st.just(-1) | st.integers(1, 9)))
+options = st.fixed_dictionaries(dict(steps=st.integers(1, 7), schedule=any_schedule(), order=st.sampled_from(ORDERS),
+                                     confidence=st.sampled_from(CONFIDENCES),
+                                     temperature=st.sampled_from([0.0, 0.5, 4.5, 100.0]),
+                                     sampling_temperature=st.sampled_from([0.0, 0.3, 1.0, 10.0]),
+                                     top_k=st.none() | st.integers(1, 12), top_p=st.none() | st.floats(0.05, 1),
+                                     sweet_spot=st.just(-1) | st.integers(1, 9)))
 
 
 @st.composite
@@ -193,7 +209,8 @@ def test_decode_of_a_batch_equals_one_by_one(puzzle, options, seed):
 
 @given(options, seeds)
 def test_same_seed_same_tokens_whatever_else_was_drawn(options, seed):
-    transformer, tokens, mask = Mixer(16, 8, 0), torch.zeros(2, 16, dtype=torch.long), torch.ones(2, 16, dtype=torch.bool)
+    transformer, tokens, mask = Mixer(16, 8, 0), torch.zeros(2, 16, dtype=torch.long), torch.ones(2, 16,
+                                                                                                  dtype=torch.bool)
     torch.manual_seed(0)
     one = [step.tokens for step in decode(transformer, tokens, mask, generator=seeded(seed), **options)]
     torch.manual_seed(1)
@@ -227,7 +244,8 @@ def test_no_mask_token_and_no_impossible_code_is_ever_sampled(logits, options, s
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_broken_model_is_named_and_known_tokens_survive_a_wild_one(order):
-    "A transformer that diverged gives NaN, or numbers too large for its softmax; where nothing is asked of it, that does no harm."
+    """A transformer that diverged gives NaN, or numbers too large for its softmax; where nothing is asked of it, that
+    does no harm."""
     tokens, mask = torch.arange(16)[None] % 8, torch.arange(16)[None] < 8
     run = lambda logits: list(decode(Fixed(logits), tokens, mask, steps=4, order=order, generator=seeded(0)))
     whole = torch.randn(16, 8, generator=seeded(1))
@@ -237,13 +255,15 @@ def test_a_broken_model_is_named_and_known_tokens_survive_a_wild_one(order):
             logits[place] = broken
             with pytest.raises(ValueError, match="not numbers"): run(logits)
     with pytest.raises(ValueError, match="not numbers"): run(torch.full((16, 8), -torch.inf))
-    for wild in (torch.where(mask.T, whole, torch.nan), whole.sign() * 1e30, whole.masked_fill(whole < 0.5, -torch.inf).index_fill(1, torch.tensor(0), 0.0)):
+    for wild in (torch.where(mask.T, whole, torch.nan), whole.sign() * 1e30,
+                 whole.masked_fill(whole < 0.5, -torch.inf).index_fill(1, torch.tensor(0), 0.0)):
         for step in run(wild): assert torch.equal(step.tokens[~mask], tokens[~mask]) and not (step.mask & ~mask).any()
         assert not step.mask.any()
 
 
 def test_draws_are_uniform_and_gumbel():
-    "Kolmogorov's distance to the uniform distribution: above 2.2 / sqrt(n) once in ten thousand. exp(-exp(-g)) of a Gumbel number is uniform."
+    """Kolmogorov's distance to the uniform distribution: above 2.2 / sqrt(n) once in ten thousand. exp(-exp(-g)) of a
+    Gumbel number is uniform."""
     draws, n = Draws(3, seeded(0)), 20_000
     for drawn in (draws.uniform(n), (-(-draws.gumbel(n)).exp()).exp()):
         assert drawn.shape == (3, n) and 0 < drawn.min() and drawn.max() < 1
@@ -284,7 +304,7 @@ def test_halton_order_visits_every_position_once(side):
     assert sorted(halton_order(side**2).tolist()) == list(range(side**2))
 
 
-# --- inpainting --------------------------------------------------------------------------------------------------------------
+# --- inpainting
 
 def drawn_holes(shares: list[float], size: int, seed: int) -> Tensor:
     "Holes (B,1,size,size) with about these shares missing."
@@ -292,8 +312,9 @@ def drawn_holes(shares: list[float], size: int, seed: int) -> Tensor:
 
 
 shares = st.lists(st.sampled_from([0.0, 0.01, 0.1, 1.0]), min_size=1, max_size=4)
-choices = st.fixed_dictionaries(dict(steps=st.integers(1, 6), schedule=st.sampled_from(sorted(SCHEDULES)), order=st.sampled_from(ORDERS),
-                                     temperature=st.sampled_from([0.0, 4.5]), dilate=st.integers(0, 2), evidence=st.sampled_from([0.0, 60.0]),
+choices = st.fixed_dictionaries(dict(steps=st.integers(1, 6), schedule=st.sampled_from(sorted(SCHEDULES)),
+                                     order=st.sampled_from(ORDERS), temperature=st.sampled_from([0.0, 4.5]),
+                                     dilate=st.integers(0, 2), evidence=st.sampled_from([0.0, 60.0]),
                                      fill=st.sampled_from(sorted(FILLS)), composite=st.booleans(), blend=st.booleans()))
 
 
@@ -318,7 +339,8 @@ def test_inpaint_keeps_known_pixels_and_known_tokens(maskgit, shares, options, s
     result = maskgit.inpaint(images, holes, generator=seeded(seed), frames=True, **options)
     known = maskgit.vqgan.encode(FILLS[options["fill"]](images, holes))
     assert torch.equal(result.mask, hole_to_mask(holes, 4, options["dilate"]))
-    for tokens in [step.tokens for step in result.steps] + [result.tokens]: assert torch.equal(tokens[~result.mask], known[~result.mask])
+    for tokens in [step.tokens for step in result.steps] + [result.tokens]:
+        assert torch.equal(tokens[~result.mask], known[~result.mask])
     outside = ~holes.expand_as(images)
     if options["composite"]: assert same_bits(result.images[outside], images[outside])
     made = maskgit.vqgan.decode(result.tokens)
@@ -336,7 +358,8 @@ def test_poisson_blend_corrects_by_no_more_than_it_saw(shares, seed):
     for x, y, z, hole in zip(images, made, blended, holes.expand_as(images), strict=True):
         for channel in range(3):
             outside, inside = (x - y)[channel][~hole[channel]], (z - y)[channel][hole[channel]]
-            if len(inside) and len(outside): assert outside.min() - 1e-5 <= inside.min() and inside.max() <= outside.max() + 1e-5
+            if len(inside) and len(outside):
+                assert outside.min() - 1e-5 <= inside.min() and inside.max() <= outside.max() + 1e-5
             elif len(inside): assert inside.abs().max() == 0
 
 
@@ -361,7 +384,8 @@ def test_poisson_blend_solves_laplaces_equation():
     holes = torch.zeros(1, 1, 12, 12, dtype=torch.bool)
     holes[..., 3:9, 2:10] = True
     y, x = torch.meshgrid(torch.arange(12.0), torch.arange(12.0), indexing="ij")
-    harmonic = torch.stack([x / 12 - 0.5, (x * y - 36) / 80, (x * x - y * y) / 150]).unsqueeze(0)  # each the mean of its neighbours
+    # each the mean of its neighbours
+    harmonic = torch.stack([x / 12 - 0.5, (x * y - 36) / 80, (x * x - y * y) / 150]).unsqueeze(0)
     blended = poisson_blend(harmonic, torch.zeros(1, 3, 12, 12), holes, rounds=400)
     torch.testing.assert_close(blended, harmonic, atol=1e-3, rtol=0)
 
@@ -375,7 +399,9 @@ def test_smooth_fill_stays_within_the_known_pixels(shares, seed):
         known = image[~hole.expand_as(image)].view(3, -1)
         assert same_bits(picture[~hole.expand_as(picture)].view(3, -1), known)
         if not known.numel(): assert not picture.any()
-        else: assert (picture.flatten(1) <= known.amax(1, keepdim=True) + 1e-5).all() and (picture.flatten(1) >= known.amin(1, keepdim=True) - 1e-5).all()
+        else:
+            assert (picture.flatten(1) <= known.amax(1, keepdim=True)
+                    + 1e-5).all() and (picture.flatten(1) >= known.amin(1, keepdim=True) - 1e-5).all()
 
 
 @given(st.integers(1, 12), st.integers(1, 12), seeds)
@@ -383,7 +409,8 @@ def test_smooth_fill_reaches_every_pixel_from_a_single_one(height, width, seed):
     holes = torch.ones(1, 1, height, width, dtype=torch.bool)
     holes.view(-1)[seed % holes.numel()] = False
     images = torch.rand(1, 3, height, width, generator=seeded(seed)) + 1
-    assert torch.allclose(smooth_fill(images, holes), images[~holes.expand_as(images)].view(1, 3, 1, 1).expand_as(images))
+    assert torch.allclose(smooth_fill(images, holes),
+                          images[~holes.expand_as(images)].view(1, 3, 1, 1).expand_as(images))
 
 
 @given(shares=shares, seed=seeds)
@@ -396,9 +423,12 @@ def test_evidence_is_loudest_where_most_is_seen_and_silent_where_nothing_is(mask
     torch.testing.assert_close(two, 2 * one)
     assert (one <= 0).all() and not one[gone == 1].any()
     tokens = maskgit.vqgan.encode(images)
-    best, chosen = one.max(-1).values, one.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)  # the quantizer's choice explains best
+    # the quantizer's choice explains best
+    best, chosen = one.max(-1).values, one.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
     torch.testing.assert_close(chosen, best, atol=1e-5, rtol=1e-4)
-    assert not torch.equal(one, visible_evidence(maskgit.vqgan, images, torch.zeros_like(holes), 1.0)) or not (gone > 0).any()
+    assert not torch.equal(one,
+                           visible_evidence(maskgit.vqgan, images, torch.zeros_like(holes), 1.0)) or not (gone
+                                                                                                          > 0).any()
 
 
 def test_all_is_seen_and_evidence_is_strong_then_the_picture_is_its_own_reconstruction(maskgit):
@@ -416,7 +446,8 @@ def test_logit_bias_is_as_if_the_transformer_said_so(case, seed):
     tokens, mask = torch.randint(8, (3, 16), generator=g), torch.rand(3, 16, generator=g) < 0.6
     apart = list(decode(Fixed(logits), tokens, mask, steps=3, logit_bias=bias, generator=seeded(seed)))
     joined = list(decode(Fixed(logits + bias), tokens, mask, steps=3, generator=seeded(seed)))
-    for one, two in zip(apart, joined, strict=True): assert torch.equal(one.tokens, two.tokens) and torch.equal(one.mask, two.mask)
+    for one, two in zip(apart, joined, strict=True):
+        assert torch.equal(one.tokens, two.tokens) and torch.equal(one.mask, two.mask)
 
 
 @given(shares=shares, options=choices, seed=seeds)
@@ -468,7 +499,8 @@ def test_hole_to_mask_is_any_pixel_then_grown(batch, grid, height, width, share,
 def test_composite_is_exact_to_the_bit(batch, height, width, seed):
     shape = (batch, 3, height, width)
     images, made = (torch.randn(shape, generator=seeded(seed + i)) for i in range(2))
-    images[torch.rand(shape, generator=seeded(seed)) < 0.2], made[torch.rand(shape, generator=seeded(seed + 1)) < 0.2] = -0.0, torch.nan
+    images[torch.rand(shape, generator=seeded(seed)) < 0.2] = -0.0
+    made[torch.rand(shape, generator=seeded(seed + 1)) < 0.2] = torch.nan
     holes = torch.rand(batch, 1, height, width, generator=seeded(seed)) < 0.5
     result, missing = composite(images, made, holes), holes.expand(shape)
     assert same_bits(result[missing], made[missing]) and same_bits(result[~missing], images[~missing])
@@ -487,7 +519,7 @@ def test_known_pixels_of_real_pictures_stay(cats_data):
     assert (result[~known] != images[~known]).float().mean() > 0.9
 
 
-# --- attention ---------------------------------------------------------------------------------------------------------------
+# --- attention
 
 @given(batch=st.integers(1, 3), n=st.integers(1, 20), heads=st.integers(1, 4), width=st.integers(1, 9), seed=seeds)
 def test_explicit_attention_equals_fused_and_torchs_own(batch, n, heads, width, seed):
@@ -514,11 +546,12 @@ def test_attention_gradients_agree(n, seed):
     attention = MultiHeadAttention(12, 3).eval()
     x = torch.randn(2, n, 12, generator=seeded(seed))
     grads = []
-    for attention.fused in (True, False): grads.append(torch.autograd.grad(attention(x).pow(2).sum(), list(attention.parameters())))
+    for attention.fused in (True, False):
+        grads.append(torch.autograd.grad(attention(x).pow(2).sum(), list(attention.parameters())))
     for a, b in zip(*grads, strict=True): torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
-# --- masking and its loss ----------------------------------------------------------------------------------------------------
+# --- masking and its loss
 
 @given(st.integers(1, 4), st.integers(1, 12), st.integers(2, 9), st.floats(0, 0.9), seeds)
 @settings(max_examples=80)
@@ -555,7 +588,8 @@ def test_random_mask_masks_exactly_so_many_of_the_candidates(rows, seed):
 @settings(max_examples=100)
 def test_random_mask_of_k_out_of_n_masks_k(n, data):
     k = data.draw(st.integers(1, n))
-    for dtype in (torch.float32, torch.float64): assert random_mask(torch.tensor([k / n], dtype=dtype), n, generator=seeded(k)).sum() == k
+    for dtype in (torch.float32, torch.float64):
+        assert random_mask(torch.tensor([k / n], dtype=dtype), n, generator=seeded(k)).sum() == k
 
 
 def test_random_mask_reaches_every_subset_alike():
@@ -576,7 +610,7 @@ def test_keep_lowest_against_plain_sorting(batch, n, data):
         assert set(kept.nonzero().flatten().tolist()) == set(sorted(range(n), key=lambda i: (row[i], i))[:count])
 
 
-# --- images ------------------------------------------------------------------------------------------------------------------
+# --- images
 
 @given(st.integers(1, 12), st.integers(1, 12), seeds)
 def test_bytes_to_image_and_back_is_exact(height, width, seed):
@@ -601,13 +635,15 @@ def test_png_on_disk_and_back_is_exact(tmp_path):
     assert torch.equal(load_image(tmp_path / "x.png"), x)
 
 
-# --- weights -----------------------------------------------------------------------------------------------------------------
+# --- weights
 
-@given(seed=seeds, code_dim=st.sampled_from([0, 5]), local=st.booleans(), norm_first=st.booleans(), position_bias=st.booleans())
+@given(seed=seeds, code_dim=st.sampled_from([0, 5]), local=st.booleans(), norm_first=st.booleans(),
+       position_bias=st.booleans())
 @settings(max_examples=16)
 def test_saved_transformer_comes_back_the_same(tmp_path_factory, seed, **flags):
     folder, g = tmp_path_factory.mktemp("weights"), seeded(seed)
-    model = BidirectionalTransformer(TransformerConfig(num_tokens=9, codebook_size=7, dim=8, layers=1, heads=2, hidden=8, **flags)).eval()
+    model = BidirectionalTransformer(TransformerConfig(num_tokens=9, codebook_size=7, dim=8, layers=1, heads=2,
+                                                       hidden=8, **flags)).eval()
     for value in model.state_dict().values(): value.copy_(torch.randn(value.shape, generator=g))
     save_module(model, folder / "transformer.safetensors")
     loaded = BidirectionalTransformer.from_pretrained(folder)
@@ -642,7 +678,7 @@ def test_encode_takes_the_nearest_code(make_maskgit):
     assert torch.equal(vqgan.encode(x), torch.cdist(z, vqgan.quantizer.codebook.expand(2, -1, -1)).argmin(-1))
 
 
-# --- batches -----------------------------------------------------------------------------------------------------------------
+# --- batches
 
 @given(st.integers(1, 20), st.integers(1, 25), st.integers(0, 5), st.integers(0, 30))
 @settings(max_examples=100)

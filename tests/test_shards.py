@@ -1,4 +1,5 @@
-"Training on tar shards: the same pictures in the same order for every process, a run that goes on where it stopped, faults named."
+"""Training on tar shards: the same pictures in the same order for every process, a run that goes on where it stopped,
+faults named."""
 import io
 import tarfile
 
@@ -7,12 +8,15 @@ import torch
 from conftest import SIZE, tiny_maskgit
 
 from maskgit_nb import training
+from maskgit_nb.cats import drawn_cats
 from maskgit_nb.cli import main
-from maskgit_nb.images import drawn_cats
-from maskgit_nb.training import RunLog, ShardStream, TrainConfig, fit_maskgit, fit_vqgan, write_shards
+from maskgit_nb.data import ShardStream, write_shards
+from maskgit_nb.stages import fit_maskgit, fit_vqgan
+from maskgit_nb.training import RunLog, TrainConfig
 
 pytest.importorskip("webdataset", reason="webdataset is not installed")
-CONFIG = TrainConfig(steps=9, batch_size=4, lr=3e-3, warmup=2, ema=0.9, log_every=1, validate_every=9, save_every=4, progress=False, tracker="none")
+CONFIG = TrainConfig(steps=9, batch_size=4, lr=3e-3, warmup=2, ema=0.9, log_every=1, validate_every=9, save_every=4,
+                     progress=False, tracker="none")
 
 
 class Killed(BaseException):
@@ -47,7 +51,8 @@ def test_run_on_shards_resumes_as_undisturbed(shards, tmp_path, monkeypatch, sta
         fit("cut")
     resumed = fit("cut")
     assert [row["step"] for row in resumed] == [row["step"] for row in whole]
-    for row, other in zip(resumed, whole, strict=True): assert row.get("loss") == pytest.approx(other.get("loss"), abs=1e-6)
+    for row, other in zip(resumed, whole, strict=True):
+        assert row.get("loss") == pytest.approx(other.get("loss"), abs=1e-6)
 
 
 def test_every_pass_brings_every_picture_once_in_another_order(shards):
@@ -60,13 +65,15 @@ def test_every_pass_brings_every_picture_once_in_another_order(shards):
 
 def test_mirrored_pictures_are_mirrored(shards):
     plain, mirrored = (next(ShardStream(shards, SIZE, flip=flip, buffer=4).batches(14)) for flip in (False, True))
-    same, turned = ([torch.equal(y, x) for x, y in zip(other, mirrored, strict=True)] for other in (plain, plain.flip(-1)))
+    same, turned = ([torch.equal(y, x) for x, y in zip(other, mirrored, strict=True)]
+                    for other in (plain, plain.flip(-1)))
     assert sum(same) == sum(turned) == 7 and not any(a and b for a, b in zip(same, turned, strict=True))
 
 
 def test_faults_in_shards_are_named(tmp_path, shards):
     with pytest.raises(ValueError, match="no shards given"): ShardStream([], SIZE)
-    cases = {"empty.tar": (None, "no pictures in .*empty.tar"), "text.tar": (("a.txt", b"hello"), "no picture in sample a of .*text.tar"),
+    cases = {"empty.tar": (None, "no pictures in .*empty.tar"),
+             "text.tar": (("a.txt", b"hello"), "no picture in sample a of .*text.tar"),
              "broken.tar": (("a.png", b"no png"), "sample a of .*broken.tar is no picture")}
     for name, (content, words) in cases.items():
         if content: tar_of(tmp_path / name, *content)
@@ -79,7 +86,8 @@ def test_faults_in_shards_are_named(tmp_path, shards):
 
 def test_command_line_trains_on_shards(tmp_path, capsys):
     paths = write_shards(drawn_cats(6), tmp_path / "data", per_shard=3)
-    options = ["--out", str(tmp_path / "run"), "--preset", "tiny", "--steps", "2", "--batch-size", "2", "--log-every", "1", "--tracker", "none"]
+    options = ["--out", str(tmp_path / "run"), "--preset", "tiny", "--steps", "2", "--batch-size", "2", "--log-every",
+               "1", "--tracker", "none"]
     assert main(["--device", "cpu", "train", "--data", *map(str, paths), *options]) == 0
     assert [row["step"] for row in RunLog.read(tmp_path / "run") if "loss" in row] == [1, 2]
     assert not list((tmp_path / "run").glob("tokens*"))

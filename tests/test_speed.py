@@ -4,7 +4,8 @@ import time
 import pytest
 import torch
 
-from maskgit_nb.images import drawn_cats, random_holes
+from maskgit_nb.cats import drawn_cats
+from maskgit_nb.images import random_holes
 from maskgit_nb.inpainting import MaskGIT
 
 pytestmark = pytest.mark.alone
@@ -38,7 +39,8 @@ def test_one_picture_is_mended_in_one_and_a_half_seconds():
 
 
 def test_a_picture_of_a_batch_takes_less_time_than_one_alone():
-    model, images, holes = MaskGIT.from_pretrained("cats64-small"), drawn_cats(8), random_holes(8, generator=torch.Generator().manual_seed(0))
+    model, images = MaskGIT.from_pretrained("cats64-small"), drawn_cats(8)
+    holes = random_holes(8, generator=torch.Generator().manual_seed(0))
     def one_by_one() -> None:
         for i in range(8): model.inpaint(images[i:i + 1], holes[i:i + 1], steps=8)
     assert best_seconds(lambda: model.inpaint(images, holes, steps=8), tries=2) < best_seconds(one_by_one, tries=2)

@@ -1,4 +1,4 @@
-"The widgets of lesson 08: their numbers, and their pages in a real browser, without a network."
+"The widgets of lesson g: their numbers, and their pages in a real browser, without a network."
 import base64
 import io
 import json
@@ -12,8 +12,9 @@ from conftest import VQGAN_CONFIG
 from PIL import Image
 
 from maskgit_nb import widgets
+from maskgit_nb.cats import drawn_cats
 from maskgit_nb.decoding import decided_at
-from maskgit_nb.images import drawn_cats, random_holes
+from maskgit_nb.images import random_holes
 from maskgit_nb.inpainting import PLAIN, MaskGIT, hole_to_mask
 from maskgit_nb.schedules import SCHEDULES, mask_counts
 from maskgit_nb.vqgan import VQGAN
@@ -36,12 +37,15 @@ def hole(): return random_holes(1, generator=seeded(0))
 
 @pytest.fixture(scope="module")
 def runs(model, cats, hole):
-    return [widgets.record(model, cats[:1], hole, name, schedule=name, steps=steps, generator=seeded(0)) for name, steps in (("cosine", 6), ("sqrt", 4))]
+    return [widgets.record(model, cats[:1], hole, name, schedule=name, steps=steps, generator=seeded(0))
+            for name, steps in (("cosine", 6), ("sqrt", 4))]
 
 
 # Python's side
 
-@pytest.mark.parametrize("options", [dict(), dict(order="halton"), dict(order="random", dilate=1), dict(evidence=0.0, schedule="sqrt")])
+@pytest.mark.parametrize("options",
+                         [dict(), dict(order="halton"), dict(order="random", dilate=1),
+                          dict(evidence=0.0, schedule="sqrt")])
 def test_record_agrees_with_the_steps(model, cats, options):
     holes = random_holes(2, generator=seeded(3))
     run = widgets.record(model, cats[:2], holes, steps=5, generator=seeded(1), **options)
@@ -86,7 +90,8 @@ def turned_photograph(orientation: int) -> bytes:
 
 
 def upright(orientation: int) -> list[str]:
-    "The main colours at top left, top right, bottom left and bottom right of that photograph's square, as the EXIF standard has it."
+    """The main colours at top left, top right, bottom left and bottom right of that photograph's square, as the EXIF
+    standard has it."""
     return list({1: "RGBB", 2: "GRBB", 3: "BBGR", 4: "BBRG", 5: "RBGB", 6: "BRBG", 7: "BGBR", 8: "GBRB"}[orientation])
 
 
@@ -107,7 +112,8 @@ def test_a_photograph_from_python_is_upright_and_square(orientation):
     assert main_colours([shown.convert("RGB").getpixel(corner) for corner in CORNERS]) == upright(orientation)
 
 
-@pytest.mark.parametrize("options", [dict(), dict(order="halton"), dict(order="random", dilate=1), dict(schedule="sqrt")])
+@pytest.mark.parametrize("options",
+                         [dict(), dict(order="halton"), dict(order="random", dilate=1), dict(schedule="sqrt")])
 def test_what_was_drawn_had_a_probability_and_what_was_known_has_none(maskgit, options):
     images, holes = small_cats(3), random_holes(3, 16, seeded(3))
     with widgets.listening(maskgit.transformer) as heard:
@@ -130,8 +136,9 @@ def test_every_hole_comes_back(hole):
 
 
 def everything(model, cats, hole, runs):
-    return [widgets.Scrubber(*runs), widgets.HoleBrush(cats[:1], hole, model), widgets.CodebookExplorer(model.vqgan, cats),
-            widgets.ScheduleExplorer(model, cats[:1], hole), widgets.AttentionExplorer(model, cats[:1], hole)]
+    return [widgets.Scrubber(*runs), widgets.HoleBrush(cats[:1], hole, model),
+            widgets.CodebookExplorer(model.vqgan, cats), widgets.ScheduleExplorer(model, cats[:1], hole),
+            widgets.AttentionExplorer(model, cats[:1], hole)]
 
 
 def test_contact_sheets(model, cats, hole, runs):
@@ -151,7 +158,8 @@ def test_twelve_steps_of_four_pictures_are_light(model, cats):
     whole = torch.ones(4, 1, 64, 64, dtype=torch.bool)
     run = widgets.record(model, cats[:4], random_holes(4, generator=seeded(2)), steps=12, generator=seeded(0))
     assert len(json.dumps(widgets.Scrubber(run).data)) < 300_000
-    assert len(json.dumps(widgets.record(model, cats[:4], whole, steps=12, generator=seeded(0)))) < 400_000  # nothing known: every token has rivals
+    # nothing known: every token has rivals
+    assert len(json.dumps(widgets.record(model, cats[:4], whole, steps=12, generator=seeded(0)))) < 400_000
 
 
 # In the browser
@@ -170,7 +178,8 @@ def show(browser, tmp_path, request, shots):
         path.write_text(head + "".join(widget.to_html() for widget in shown), encoding="utf-8")
         start = time.perf_counter()
         page.goto(path.as_uri())
-        page.wait_for_function("[...document.querySelectorAll('[data-mg]')].every(box => box.querySelector('canvas, svg, .mg-told'))")
+        page.wait_for_function("[...document.querySelectorAll('[data-mg]')].every(box => box.querySelector('canvas, "
+                               "svg, .mg-told'))")
         page.wait_for_timeout(100)
         print(f"{path.stat().st_size / 1000:.0f} KB, shown after {1000 * (time.perf_counter() - start) - 100:.0f} ms")
         return page
@@ -193,11 +202,13 @@ def pixel(page, canvas, x, y): return pixels(page, canvas, [(x, y)])[0]
 COLORS = {"known": "#DDDDDD", "before": "#0072B2", "now": "#E69F00", "masked": "#222222"}
 
 
-def token_colours(page, canvas): return pixels(page, canvas, [(4 * (i % 16) + 2, 4 * (i // 16) + 2) for i in range(256)])
+def token_colours(page, canvas):
+    return pixels(page, canvas, [(4 * (i % 16) + 2, 4 * (i // 16) + 2) for i in range(256)])
 
 
 def expected_colours(picture, step):
-    return [COLORS["known" if d == 0 else "before" if d < step else "now" if d == step else "masked"] for d in picture["decided"]]
+    return [COLORS["known" if d == 0 else "before" if d < step else "now" if d == step else "masked"]
+            for d in picture["decided"]]
 
 
 def test_scrubber_by_keyboard_mouse_and_play(show, runs):
@@ -228,7 +239,8 @@ def test_scrubber_shows_the_frames(show, runs):
     for step in (6, 2):
         page.get_by_role("slider").fill(str(step))
         frame = widgets.open_url(runs[0]["pictures"][0]["frames"][step])
-        for x, y in ((1, 1), (30, 31), (63, 63)): assert pixel(page, 1, x, y) == "#{:02X}{:02X}{:02X}".format(*frame.getpixel((x, y)))
+        for x, y in ((1, 1), (30, 31), (63, 63)):
+            assert pixel(page, 1, x, y) == "#{:02X}{:02X}{:02X}".format(*frame.getpixel((x, y)))
 
 
 def test_scrubber_tells_about_a_token(show, runs):
@@ -247,7 +259,8 @@ def test_scrubber_tells_about_a_token(show, runs):
     page.keyboard.press("ArrowRight"); page.keyboard.press("ArrowRight"); page.keyboard.press("ArrowDown")
     assert text.first.inner_text().startswith("row 1, column 1")
     known = decided.index(0)
-    page.mouse.move(box["x"] + (known % 16 + 0.5) * box["width"] / 16, box["y"] + (known // 16 + 0.5) * box["height"] / 16)
+    page.mouse.move(box["x"] + (known % 16 + 0.5) * box["width"] / 16,
+                    box["y"] + (known // 16 + 0.5) * box["height"] / 16)
     assert text.first.inner_text().endswith("known")
 
 
@@ -320,7 +333,9 @@ def test_brush_by_keyboard(show, cats):
 
 def test_brush_sends_once_a_stroke(show, cats):
     class Counted(widgets.HoleBrush):
-        def to_html(self): return super().to_html().replace("save_changes() {}", "save_changes() { window.sent = (window.sent ?? 0) + 1 }")
+        def to_html(self):
+            return super().to_html().replace("save_changes() {}",
+                                             "save_changes() { window.sent = (window.sent ?? 0) + 1 }")
     page = show(Counted(cats[:1]))
     box = page.locator("canvas").bounding_box()
     for strokes in (1, 2):
@@ -353,13 +368,15 @@ def test_an_uploaded_photograph_is_upright(show, cats, tmp_path):
     for orientation in TURNED:
         (tmp_path / f"turned{orientation}.jpg").write_bytes(turned_photograph(orientation))
         page.locator("input[type=file]").set_input_files(tmp_path / f"turned{orientation}.jpg")
-        page.wait_for_function(f"document.querySelector('.mg-told').textContent.includes('turned{orientation}.jpg: cut')")
+        page.wait_for_function(f"document.querySelector('.mg-told').textContent.includes('turned{orientation}.jpg: "
+                               "cut')")
         page.wait_for_timeout(50)
         colours = [[int(colour[i:i + 2], 16) for i in (1, 3, 5)] for colour in pixels(page, 0, CORNERS)]
         assert main_colours(colours) == upright(orientation)
 
 
-# A page whose model speaks with Python in ipywidgets' own messages, and is as silent about equal values as the notebook's.
+# A page whose model speaks with Python in ipywidgets' own messages, and is as silent about equal values as the
+# notebook's.
 ALIVE = """const state = window.state = {state}, listeners = {{}}, mine = {{}}
 function take(values) {{
   const changed = Object.keys(values).filter(name => JSON.stringify(state[name]) !== JSON.stringify(values[name]))
@@ -369,7 +386,10 @@ function take(values) {{
 const model = {{
   get: name => state[name],
   set(name, value) {{ mine[name] = value; take({{ [name]: value }}) }},
-  save_changes() {{ const sent = {{ ...mine }}; for (const name in mine) delete mine[name]; python(sent).then(answers => answers.forEach(take)) }},
+  save_changes() {{
+    const sent = {{ ...mine }}; for (const name in mine) delete mine[name];
+    python(sent).then(answers => answers.forEach(take))
+  }},
   on: (event, listener) => (listeners[event] ??= new Set()).add(listener),
   off: (event, listener) => listeners[event].delete(listener),
 }}
@@ -464,7 +484,8 @@ def test_codebook(show, model, cats):
     page.mouse.click(box["x"] + 7.5 * box["width"] / 32, box["y"] + 5.5 * box["height"] / 32)
     assert f"code {code}: {data['counts'][code]} times" in hole_on_page(page)
     for i, picture in enumerate(data["pictures"]):
-        assert f"picture {i + 1}: {picture['tokens'].count(code)} times" in page.locator("figcaption").nth(i + 1).inner_text()
+        assert (f"picture {i + 1}: "
+                f"{picture['tokens'].count(code)} times") in page.locator("figcaption").nth(i + 1).inner_text()
     page.locator("canvas").nth(1).focus()
     page.keyboard.press("ArrowRight"); page.keyboard.press("ArrowDown"); page.keyboard.press("Enter")
     assert f"code {data['pictures'][0]['tokens'][16]}" in hole_on_page(page)
@@ -487,13 +508,16 @@ def test_schedules_count_as_python_does(show, tokens):
     box = page.locator("circle").nth(2).bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y); page.mouse.down(); page.mouse.move(x, y + 60); page.mouse.up()
-    points = [float(text) for text in page.locator("circle").evaluate_all("dots => dots.map(dot => dot.getAttribute('aria-valuenow'))")]
+    points = [float(text)
+              for text in page.locator("circle").evaluate_all("dots => dots.map(dot => "
+                                                              "dot.getAttribute('aria-valuenow'))")]
     kept = SCHEDULES["arccos"]
     assert points[2] < kept(2 / 8) - 0.2  # dragged
     assert points[4] == pytest.approx(kept(4 / 8) + 0.05, abs=0.01)  # by the arrow key
     assert points[6] == pytest.approx(kept(6 / 8), abs=0.01)
     drawn = mask_counts(widgets.drawn_schedule(points), tokens, 16)
-    assert all(abs(a - b) <= 3 for a, b in zip(counts(), drawn, strict=True))  # the page's points have three decimals, the labels two
+    # the page's points have three decimals, the labels two
+    assert all(abs(a - b) <= 3 for a, b in zip(counts(), drawn, strict=True))
 
 
 def test_schedules_show_what_they_mend(show, model, cats, hole):
@@ -531,11 +555,13 @@ for (const target of [window, document, document.documentElement, document.body]
 const start = window.setInterval, stop = window.clearInterval
 window.setInterval = (...given) => { const timer = start(...given); left.timers.add(timer); return timer }
 window.clearInterval = timer => { left.timers.delete(timer); stop(timer) }
-for (const kind of ["ResizeObserver", "MutationObserver", "IntersectionObserver"]) window[kind] = class extends window[kind] {
+for (const kind of ["ResizeObserver", "MutationObserver", "IntersectionObserver"])
+  window[kind] = class extends window[kind] {
   observe(...given) { left.observers++; super.observe(...given) }
   disconnect() { left.observers = 0; super.disconnect() }
 }
-window.watched = model => ({ ...model, on(...given) { left.model++; model.on(...given) }, off(...given) { left.model--; model.off(...given) } })
+window.watched = model => ({ ...model,
+  on(...given) { left.model++; model.on(...given) }, off(...given) { left.model--; model.off(...given) } })
 """
 
 
@@ -546,13 +572,15 @@ def test_a_widget_that_goes_leaves_nothing(browser, model, cats, hole, runs, kin
     state, end = after.split("), el: box })")
     page = browser.new_page()
     page.set_content(f"""<!doctype html><meta charset=utf-8><body><script>{LEFT}</script>{before}
-        const gone = await render({{ model: watched(standalone({state})), el: box }}), counts = () => ({{ ...left, timers: left.timers.size }})
+        const gone = await render({{ model: watched(standalone({state})), el: box }})
+        const counts = () => ({{ ...left, timers: left.timers.size }})
         document.querySelector(".mg button")?.click()  // the scrubber plays
         const met = counts()
         gone()
         box.replaceChildren()
         window.counted = [met, counts()]
-        box.append(document.createElement("hr")){end}""")  # Playwright puts listeners of its own into the page as soon as it evaluates
+        box.append(document.createElement("hr")){end}""")
+    # Playwright puts listeners of its own into the page as soon as it evaluates
     page.locator("hr").wait_for(state="attached")
     met, remained = page.evaluate("counted")
     assert met["model"] == {"Scrubber": 2, "HoleBrush": 3}.get(kind, 1) and met["timers"] == (kind == "Scrubber")
@@ -564,7 +592,8 @@ def test_the_scrubber_shows_the_newest_of_runs_that_come_at_once(show, runs):
     class Kept(widgets.Scrubber):
         def to_html(self): return super().to_html().replace("model: standalone(", "model: window.model = standalone(")
     page = show(Kept(*runs))
-    page.evaluate("([two, one]) => { model.set('data', two); model.set('data', one) }", [widgets.Scrubber(*runs).data, widgets.Scrubber(runs[1]).data])
+    page.evaluate("([two, one]) => { model.set('data', two); model.set('data', one) }",
+                  [widgets.Scrubber(*runs).data, widgets.Scrubber(runs[1]).data])
     page.wait_for_timeout(300)
     assert page.locator("canvas").count() == 4 and page.locator("h4").all_inner_texts() == ["sqrt"]
 
@@ -572,7 +601,8 @@ def test_the_scrubber_shows_the_newest_of_runs_that_come_at_once(show, runs):
 def test_dark_page(show, model, cats, hole, runs):
     page = show(*everything(model, cats, hole, runs), style="background:#111;color:#ddd;color-scheme:dark")
     for kind in ("button", "figcaption", ".mg-told"):
-        colours = page.locator(kind).evaluate_all("all => all.filter(e => !e.disabled).map(e => getComputedStyle(e).color)")
+        colours = page.locator(kind).evaluate_all("all => all.filter(e => !e.disabled).map(e => "
+                                                  "getComputedStyle(e).color)")
         assert set(colours) == {"rgb(221, 221, 221)"}, kind
     unnamed = page.locator("button, input, select, [tabindex], canvas, svg, section").evaluate_all(
         "all => all.filter(e => !(e.getAttribute('aria-label') || e.textContent.trim() || e.closest('label'))).length")
