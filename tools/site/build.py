@@ -150,6 +150,12 @@ def lit(block: str) -> set[int]:
     return places
 
 
+def formula(match: re.Match) -> str:
+    "A formula between single or double dollars as MathML; one that stands alone scrolls where a phone is too narrow."
+    made = latex2mathml.converter.convert(match[2], display=DISPLAY[match[1]])
+    return made if match[1] == "$" else f'<div class="formula" tabindex="0">{made}</div>'
+
+
 class Site:
     """Notebooks and Markdown files of nbs/ on their way to mkdocs: `docs` is what mkdocs reads, `outputs` what goes
     into its pages afterwards."""
@@ -188,8 +194,7 @@ class Site:
             part = re.sub(r"(?<!!)\[([^\]]*)\]\(\)", r"\1", part)
             part = re.sub(r'\b(src|href)="([^"]+)"',
                           lambda match: f'{match[1]}="{self.link(match[2], source).replace(".md", ".html")}"', part)
-            part = re.sub(r"(\$\$?)([^$\n]+)\1",
-                          lambda match: latex2mathml.converter.convert(match[2], display=DISPLAY[match[1]]), part)
+            part = re.sub(r"(\$\$?)([^$\n]+)\1", formula, part)
             part = re.sub(r"^((?![-*|#>]|\d+\. |\s).+)\n(?=[-*] |1\. )", r"\1\n\n", part, flags=re.MULTILINE)
             parts[i] = part.replace("<details>", '<details markdown="1">')
         return "".join(parts)
