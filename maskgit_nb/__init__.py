@@ -3,14 +3,16 @@ __version__ = "0.1.0"
 from importlib import import_module
 
 # What a script needs first; each is imported when it is asked for, so that `import maskgit_nb` itself needs no torch.
-FIRST = dict(MaskGIT="inpainting", PLAIN="inpainting", GENERATING="inpainting", composite="inpainting", hole_to_mask="inpainting",
-             VQGAN="vqgan", VQGANConfig="vqgan", BidirectionalTransformer="transformer", TransformerConfig="transformer",
-             MultiHeadAttention="attention", decode="decoding", mask_counts="schedules", drawn_cats="cats", random_holes="images",
-             box_holes="images", show_images="images", load_image="data", load_hole="data")
+FIRST = dict(MaskGIT="inpainting", PLAIN="inpainting", GENERATING="inpainting", composite="inpainting",
+             hole_to_mask="inpainting", VQGAN="vqgan", VQGANConfig="vqgan", BidirectionalTransformer="transformer",
+             TransformerConfig="transformer", MultiHeadAttention="attention", decode="decoding",
+             mask_counts="schedules", drawn_cats="cats", random_holes="images", box_holes="images",
+             show_images="images", load_image="data", load_hole="data")
 __all__ = [*FIRST]
 
 # Where names of 0.1.0's first modules have moved to.
-MOVED = dict(images=("cats", "data", "files"), vqgan=("files",), inpainting=("lab", "stages"), training=("stages", "data", "files"),
+MOVED = dict(images=("cats", "data", "files"), vqgan=("files",), inpainting=("lab", "stages"),
+             training=("stages", "data", "files"),
              fid=("scores",), experiments=("sweeps", "scores", "data", "files"), cli=("data",))
 
 

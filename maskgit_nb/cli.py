@@ -491,7 +491,7 @@ def number(kind: type, interval: str) -> Callable[[str], float]:
         try: value = kind(text)
         except ValueError: value = float("nan")
         if within(value, interval): return value
-        raise argparse.ArgumentTypeError("must be " f"{'a whole number, ' if kind is int else ''}{in_words(interval)}; "
+        raise argparse.ArgumentTypeError(f"must be {'a whole number, ' if kind is int else ''}{in_words(interval)}; "
                                          f"got {text}")
     return read
 

@@ -18,7 +18,7 @@ from .fid import Images, Network, as_levels, frechet_distance, hub_weights, imag
 from .fid import kernel_distance_spread, picture_batches, precision_recall
 from .files import find_weights, load_module
 from .images import random_holes, to_uint8
-from .inpainting import composite, harmonic_fill
+from .inpainting import composite, grey_fill, harmonic_fill
 from .vqgan import build_layers
 
 # %% auto #0
@@ -113,9 +113,7 @@ def opencv_inpaint(images: Tensor, holes: Tensor, method: str) -> Tensor:
     return torch.from_numpy(made).flip(-1).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 # %% ../nbs/appendix/e_scores.ipynb #e-11068
-def _grey(images: Tensor, holes: Tensor) -> Tensor: return images.masked_fill(holes, 0.0)
-
-_FILLINGS = {"grey holes": _grey, "biharmonic": biharmonic,
+_FILLINGS = {"grey holes": grey_fill, "biharmonic": biharmonic,
              "Telea": partial(opencv_inpaint, method="TELEA"), "Navier-Stokes": partial(opencv_inpaint, method="NS")}
 
 def baselines(images: Tensor, holes: Tensor) -> dict[str, Tensor]:

@@ -43,16 +43,13 @@ def badge(address: str) -> str: return f"[![Open in Colab]({PICTURE})]({address}
 def with_addresses(notebook: nbformat.NotebookNode, path: str, given: dict[str, str]) -> nbformat.NotebookNode:
     """The lesson at `path` (nbs/...) with its badge and its hidden cell, or without either; the notebook itself is
     changed."""
-    first, rest = notebook.cells[0], [cell
-                                      for cell in notebook.cells[1:]
-                                      if '"google.colab" in sys.modules' not in cell.source]
+    first, *rest = [cell for cell in notebook.cells if '"google.colab" in sys.modules' not in cell.source]
     first.source = BADGE.sub("", first.source)
     if is_published(given):
         first.source += "\n\n" + badge(colab_address(given["git_url"], f"blob/{given['branch']}/{path}"))
         number = re.match(r"(\d\d|[a-z])_", Path(path).stem)[1]
-        rest.insert(0,
-                    nbformat.v4.new_code_cell(SET_UP.format(**given, folder=str(Path(path).parent)),
-                                              id=f"{number}-001"))
+        set_up = SET_UP.format(**given, folder=Path(path).parent.as_posix())
+        rest.insert(0, nbformat.v4.new_code_cell(set_up, id=f"{number}-001"))
     notebook.cells = [first, *rest]
     return notebook
 

@@ -36,7 +36,7 @@ class Drawing:
         "A box whose top left corner is (x, y), with words in its middle; `kind` is one of `FILLS`."
         dashes = ' stroke-dasharray="5 4"' if kind == "note" else ""
         self.parts.append(f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="6" '
-                          f'fill="{FILLS[kind]}" ' f'stroke="{EDGE}"{dashes}/>')
+                          f'fill="{FILLS[kind]}" stroke="{EDGE}"{dashes}/>')
         if words: self.text(x + width / 2, y + height / 2, words, size, bold=bold)
 
     def grid(self, x: float, y: float, cell: float, colours: list[list[str]]) -> None:
@@ -66,7 +66,7 @@ class Drawing:
                 f'height="{self.height}" role="img" font-family="system-ui, -apple-system, Segoe UI, DejaVu Sans, '
                 'sans-serif">')
         marker = ('<defs><marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
-                  'orient="auto">' f'<path d="M0 0L10 5L0 10z" fill="{EDGE}"/></marker></defs>')
+                  f'orient="auto"><path d="M0 0L10 5L0 10z" fill="{EDGE}"/></marker></defs>')
         card = (f'<rect x="0.5" y="0.5" width="{self.width - 1}" height="{self.height - 1}" rx="10" fill="{PAPER}" '
                 'stroke="#DDDDDD"/>')
         return "\n".join([head, f"<title>{html.escape(self.told)}</title>", marker, card, *self.parts, "</svg>"]) + "\n"

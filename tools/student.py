@@ -138,9 +138,8 @@ def files_of(lesson: Path, notebook: NotebookNode, edition: Callable,
 
 def assignment_files(lesson: Path, notebook: NotebookNode) -> dict[str, str | bytes]:
     "`files_of` for nbgrader, which wants the lesson itself at the top of its assignment's folder."
-    found = files_of(lesson, notebook, graded)
-    text = next(content for name, content in found.items() if Path(name).name == lesson.name)
-    beside = {name: content for name, content in found.items() if Path(name).name != lesson.name}
+    beside = files_of(lesson, notebook, graded)
+    text = beside.pop(next(name for name in beside if Path(name).name == lesson.name))
     return beside | {lesson.name: re.sub("|".join(rf"\.\./(?={name}/)" for name in FOLDERS), "", text)}
 
 

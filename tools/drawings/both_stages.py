@@ -9,7 +9,7 @@ def draw() -> Drawing:
                 "difference to the image, a perceptual distance, and a discriminator's, scaled to a share of the "
                 "others. The discriminator "
                 "learns from a loss of its own. Stage two: a finished VQGAN encodes images to tokens; some are "
-                "masked; the transformer " "predicts all, and the cross-entropy counts on the masked ones alone.")
+                "masked; the transformer predicts all, and the cross-entropy counts on the masked ones alone.")
     d.text(20, 22, "Stage one", 14, "start", bold=True)
     d.box(20, 52, 90, 44, "image x\n(B,3,H,W)", "data", 12)
     d.arrow((110, 74), (140, 74))

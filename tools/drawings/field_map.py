@@ -39,7 +39,7 @@ def draw() -> Drawing:
                 "VQGAN, and decodes in 8 passes at a published FID of 6.18 on ImageNet 256; after it come "
                 "MAGVIT-v2, MaskBit, Halton and "
                 "the one-step Di[M]O in its own family, and beside it causal models, absorbing and continuous "
-                "diffusion, next-scale VAR " "and the hybrid MAR.")
+                "diffusion, next-scale VAR and the hybrid MAR.")
     for i, year in enumerate(YEARS):
         d.text(LEFT + COLUMN * (i + 0.5), 26, year, 14, bold=True)
         if i:

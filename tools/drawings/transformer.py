@@ -7,7 +7,7 @@ def draw() -> Drawing:
                 "Tokens (B,N) look up rows of a table (K+1,dim); a position vector (N,dim) is added to each. The "
                 "vectors (B,N,dim) pass L "
                 "blocks, a norm and a linear layer; each is scored against the table's first K rows, plus a bias: "
-                "logits (B,N,K). " "Inside a block: x plus attention of norm x, then x plus a perceptron of norm x.")
+                "logits (B,N,K). Inside a block: x plus attention of norm x, then x plus a perceptron of norm x.")
     d.box(15, 78, 70, 44, "tokens", "data", bold=True)
     d.arrow((85, 100), (135, 100), label="(B,N)", size=10)
     d.box(135, 78, 90, 44, "table E\n(K+1,dim)", "net", 12)

@@ -9,7 +9,7 @@ def draw() -> Drawing:
                 "Looked up, they are codes (B,32,16,16), and the decoder makes pixels (B,3,64,64) of them. A loss "
                 "pulls the pixels "
                 "made to those given, another codes and latents together; the codes' gradient is copied to the "
-                "latents; beside " "it all, dashed, a discriminator gives each patch of the pixels a score.")
+                "latents; beside it all, dashed, a discriminator gives each patch of the pixels a score.")
     top, bottom = 40, 230
     d.box(20, top, 110, 48, "pixels x", "data", bold=True)
     d.arrow((130, top + 24), (250, top + 24), label="(B,3,64,64)")
