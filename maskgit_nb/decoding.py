@@ -2,21 +2,20 @@
 
 # %% ../nbs/07_decoding.ipynb #07-003
 from __future__ import annotations
-import math
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from .images import show_images
 from .masking import keep_lowest, widest_float
 from .schedules import mask_counts
-if TYPE_CHECKING: from matplotlib.figure import Figure
 
 # %% auto #0
 __all__ = ['ORDERS', 'CONFIDENCES', 'TOKEN_COLORS', 'Draws', 'filter_logits', 'sample_tokens', 'halton_order', 'noise_scale',
-           'rank_tokens', 'evaluating', 'predict', 'Step', 'reveal', 'decode', 'decided_at', 'token_picture',
+           'rank_tokens', 'Step', 'evaluating', 'predict', 'reveal', 'decode', 'decided_at', 'token_picture',
            'show_steps']
 
 # %% ../nbs/07_decoding.ipynb #07-019
@@ -68,8 +67,7 @@ def sample_tokens(logits: Tensor, uniform: Tensor, temperature: float = 1.0, top
                   top_p: float | None = None) -> Tensor:
     """One token (B,N) per position from `logits` (B,N,K), by inverting the cumulative distribution at `uniform` (B,N).
 
-    The logits are divided by `temperature` (0: the likeliest) and cut as `filter_logits` does. ValueError out of range.
-    """
+    The logits are divided by `temperature` (0: the likeliest), cut as `filter_logits` does. ValueError out of range."""
     _check_sampling(temperature, top_k, top_p)
     if temperature == 0: return logits.argmax(-1)
     logits = logits.to(widest_float(logits.device)) / temperature
@@ -87,9 +85,10 @@ def _mirrored(index: int, base: int) -> float:
         mirrored, scale = mirrored * base + digit, scale * base
     return mirrored / scale
 
+# %% ../nbs/07_decoding.ipynb #07-031a
 def halton_order(num_tokens: int) -> Tensor:
     "Rank (N,) of each position of the square grid along the Halton sequence in bases 2 and 3: spread out early."
-    side = math.isqrt(num_tokens)
+    side = round(num_tokens ** 0.5)
     if side**2 != num_tokens:
         raise ValueError(f"the Halton order needs a square grid: num_tokens must be a square number; got {num_tokens}")
     order, index = {}, 1  # position: rank, in the order of the first visits
@@ -107,13 +106,11 @@ def noise_scale(temperature: float, number: int, steps: int) -> float:
     "Temperature of the Gumbel noise at step `number` (from 1) of `steps`: T0 * (1 - number / steps), zero at the last."
     return temperature * (1 - number / steps)
 
+# %% ../nbs/07_decoding.ipynb #07-036a
 def rank_tokens(logits: Tensor, tokens: Tensor, mask: Tensor, order: str, confidence: str, temperature: float,
                 draws: Draws) -> Tensor:
-    """The scores (M,) of the M masked tokens, from which `decode` reveals the highest first.
-
-    `logits` (M,K), sampled `tokens` (M,), `mask` (B,N) their places. Confidence is log p (or p) of the sampled token
-    + temperature * Gumbel noise.
-    """
+    """The scores (M,) of the M masked tokens of `mask` (B,N), the highest to be revealed first, from `logits` (M,K) and
+    sampled `tokens` (M,). Confidence is log p (or p) of the sampled token + temperature * Gumbel noise."""
     n, mask = mask.shape[1], mask.cpu()
     if order == "halton": return -halton_order(n).double().expand(mask.shape)[mask]
     if order == "random": return draws.uniform(n)[mask]
@@ -121,22 +118,6 @@ def rank_tokens(logits: Tensor, tokens: Tensor, mask: Tensor, order: str, confid
     score = log_p.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).cpu().double()
     if confidence == "prob": score = score.exp()
     return score + temperature * draws.gumbel(n)[mask]
-
-# %% ../nbs/07_decoding.ipynb #07-042
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    "Dropout off inside the block; afterwards every layer is in the mode it was in."
-    modes = [(layer, layer.training) for layer in module.modules()]
-    module.eval()
-    try: yield
-    finally:
-        for layer, mode in modes: layer.training = mode
-
-def predict(transformer: nn.Module, tokens: Tensor) -> Tensor:
-    "The logits (B,N,K) of `tokens` (B,N) without dropout. On a CPU 8 images at a time, which fit into its cache."
-    size = 8 if tokens.device.type == "cpu" else len(tokens)
-    with evaluating(transformer):
-        return torch.cat([transformer(part) for part in tokens.split(size)])
 
 # %% ../nbs/07_decoding.ipynb #07-048
 class Step(NamedTuple):
@@ -149,6 +130,31 @@ class Step(NamedTuple):
     confidence: Tensor
     counts: Tensor
 
+# %% ../nbs/07_decoding.ipynb #07-042
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    "Dropout off inside the block; afterwards every layer is in the mode it was in."
+    modes = [(layer, layer.training) for layer in module.modules()]
+    module.eval()
+    try: yield
+    finally:
+        for layer, mode in modes: layer.training = mode
+
+def _logits_at(transformer: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
+    "The logits (M,K) where `mask` (B,N) is True: from a transformer with the option `only`, or picked from all."
+    try: takes = inspect.signature(transformer.forward).parameters
+    except ValueError: takes = ()  # a scripted module does not tell
+    return transformer(tokens, only=mask) if "only" in takes else transformer(tokens)[mask]
+
+def predict(transformer: nn.Module, tokens: Tensor, only: Tensor | None = None) -> Tensor:
+    """The logits (B,N,K) of `tokens` (B,N) without dropout, or those (M,K) where a mask `only` (B,N) is True. On a CPU
+    8 images at a time, which fit into its cache."""
+    size = 8 if tokens.device.type == "cpu" else len(tokens)
+    with evaluating(transformer):
+        if only is None: return torch.cat([transformer(part) for part in tokens.split(size)])
+        parts = zip(tokens.split(size), only.split(size))
+        return torch.cat([_logits_at(transformer, part, mask) for part, mask in parts])
+
 @torch.no_grad()
 def reveal(transformer: nn.Module, tokens: Tensor, mask: Tensor, plan: Tensor, sample: Callable, rank: Callable,
            logit_bias: Tensor | None = None) -> Iterator[Step]:
@@ -157,7 +163,7 @@ def reveal(transformer: nn.Module, tokens: Tensor, mask: Tensor, plan: Tensor, s
     scores (M,), of which the highest are revealed."""
     for number, counts in enumerate(plan.unbind(1), 1):
         if not mask.any(): return
-        logits = predict(transformer, tokens.masked_fill(mask, transformer.mask_token_id))[mask]
+        logits = predict(transformer, tokens.masked_fill(mask, transformer.mask_token_id), only=mask)
         if logit_bias is not None: logits = logits + logit_bias[mask]
         if not logits.amax(-1).isfinite().all():
             raise ValueError("the transformer gave logits that are not numbers: "
@@ -229,17 +235,18 @@ def decided_at(steps: Sequence[Step]) -> Tensor:
     "The step (B,N) in which each token was decided: 0 if known at the start, len(steps) + 1 if it is still masked."
     return steps[0].confidence.lt(torch.inf).long() + sum(step.mask.long() for step in steps)
 
+# %% ../nbs/07_decoding.ipynb #07-061a
 TOKEN_COLORS = {"known": "#DDDDDD", "decided before": "#0072B2", "decided now": "#E69F00", "masked": "#222222"}
 
 def token_picture(decided: Tensor, number: int, size: int) -> Tensor:
     "The tokens of one image after step `number`, in `TOKEN_COLORS`: its `decided_at` (N,) -> (3,size,size) in [-1,1]."
     state = torch.where(decided == 0, 0, 1 + (decided >= number).long() + (decided > number).long())
     colours = [[int(colour[i:i + 2], 16) for i in (1, 3, 5)] for colour in TOKEN_COLORS.values()]
-    palette, side = torch.tensor(colours) / 127.5 - 1, math.isqrt(len(decided))
+    palette, side = torch.tensor(colours) / 127.5 - 1, round(len(decided) ** 0.5)
     return F.interpolate(palette[state.cpu()].T.reshape(1, 3, side, side), size=(size, size))[0]
 
 def show_steps(steps: Sequence[Step], images: Tensor | None = None, start: Tensor | None = None, index: int = 0,
-               scale: int | None = None) -> Figure:
+               scale: int | None = None):
     """Figure of the trace of image `index` of a batch: the token grid at the start and after each step, and below them
     the pictures, if given: `images` (len(steps),3,H,W) decoded after each step, `start` (3,H,W) before the first.
     `scale` as in `show_images`. Save with `bbox_inches="tight"`, for the legend."""

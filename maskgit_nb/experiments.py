@@ -71,6 +71,19 @@ def differ(a: Measured, b: Measured, level: float = 0.01) -> bool:
     return p_value(a, b) < level
 
 # %% ../nbs/12_experiments.ipynb #12-049
+def _by_setting(rows: Sequence[dict]) -> dict[str, list[dict]]:
+    "The rows of each setting; of those that are there twice, one. ValueError if any mean over them would mean nothing."
+    mixed = [column for column in GROUP if len({identity(row, [column]) for row in rows}) > 1]
+    if mixed: raise ValueError(f"rows must be of one kind, but differ in {', '.join(mixed)}: take newest(rows)")
+    first, found = {}, {}
+    for row in rows: first.setdefault(identity(row), row)
+    for row in first.values(): found.setdefault(row["setting"], []).append(row)
+    for name, runs in found.items():
+        if len({identity(row, ["options"]) for row in runs}) > 1:
+            raise ValueError(f"setting {name} stands for different options: give each its own name")
+    return found
+
+# %% ../nbs/12_experiments.ipynb #12-049a
 METRICS = {"fd": "FD", "kid": "KID x 1000", "hole_psnr": "PSNR in the holes (dB)", "seconds": "seconds",
            "val_random": "loss, masks anywhere (nats)", "val_holes": "loss, in holes (nats)"}
 
@@ -78,14 +91,8 @@ def summarize(rows: Sequence[dict]) -> dict[str, dict]:
     """For each setting its `options`, its number of `runs`, and each of `METRICS` as `Measured` over them. A run
     that is there twice counts once. ValueError if rows of different weights, data, network, device or fixed options
     are mixed."""
-    mixed = [column for column in GROUP if len({identity(row, [column]) for row in rows}) > 1]
-    if mixed: raise ValueError(f"rows must be of one kind, but differ in {', '.join(mixed)}: take newest(rows)")
-    first, by_setting, table = {}, {}, {}
-    for row in rows: first.setdefault(identity(row), row)
-    for row in first.values(): by_setting.setdefault(row["setting"], []).append(row)
-    for name, found in by_setting.items():
-        if len({identity(row, ["options"]) for row in found}) > 1:
-            raise ValueError(f"setting {name} stands for different options: give each its own name")
+    table = {}
+    for name, found in _by_setting(rows).items():
         metrics = {metric: measured(row[metric] for row in found) for metric in METRICS if metric in found[0]}
         table[name] = dict(options=found[0]["options"], runs=len(found), **metrics)
     return table
@@ -105,20 +112,20 @@ class Study:
     beside: str = ""
     trained: bool = False
 
+# %% ../nbs/12_experiments.ipynb #12-058a
 REPORT_OPTIONS = dict(steps=7, schedule="cosine", temperature=4.5, order="confidence", confidence="prob", dilate=0,
                       evidence=0.0, composite=False, blend=False)
 _RUNGS = {"the report's": REPORT_OPTIONS, "+ known pixels kept": dict(composite=True),
           "+ noise on log p": dict(confidence="logprob"), "+ evidence": dict(evidence=inpaint_defaults()["evidence"]),
           "+ no seam": dict(blend=True)}
 _LADDER = dict(zip(_RUNGS, itertools.accumulate(_RUNGS.values(), operator.or_))) | {"ours": {}}
-_FORMS = {"log p": "logprob", "p": "prob"}
-_NOISE = {f"noise on {name}, T={T:g}": dict(order="confidence", confidence=form, temperature=T)
-          for T in (1.0, 4.5) for name, form in _FORMS.items()} | {"random order": dict(order="random")}
-_STEPS = each("steps", range(1, 11))
-_NOISES = each("temperature", (0.0, 0.5, 1.0, 2.0, 3.0, 4.5, 6.0, 8.0))
-_REPORT_BASE = {name: value for name, value in REPORT_OPTIONS.items() if name != "steps"}
 
 # %% ../nbs/12_experiments.ipynb #12-061
+_STEPS = each("steps", range(1, 11))
+_NOISES = each("temperature", (0.0, 0.5, 1.0, 2.0, 3.0, 4.5, 6.0, 8.0))
+_NOISE = {f"noise on {name}, T={T:g}": dict(order="confidence", confidence=form, temperature=T) for T in (1.0, 4.5)
+          for name, form in (("log p", "logprob"), ("p", "prob"))} | {"random order": dict(order="random")}
+_REPORT_BASE = {name: value for name, value in REPORT_OPTIONS.items() if name != "steps"}
 EXPERIMENTS = {
     "steps": Study("How much do more steps help, and what do they cost?", _STEPS, "steps", (("8", "1"), ("10", "7")),
                    metrics=("fd", "seconds"), beside="report_steps"),
@@ -142,18 +149,20 @@ EXPERIMENTS = {
     "report": Study("From the report's settings to ours, one change at a time.", _LADDER,
                     pairs=tuple(itertools.pairwise(_LADDER))),
     "stopping": Study("How many steps before quality stops?", each("steps", (1, 2, 4, 8, 16, 32)), "steps",
-                      (("16", "8"), ("32", "8"))),
+                      (("16", "8"), ("32", "8")))}
+
+# %% ../nbs/12_experiments.ipynb #12-064
+EXPERIMENTS |= {
     "loss": Study("Loss on masked tokens only, or on all?",
                   {"masked only": dict(loss="masked"), "all tokens": dict(loss="all")},
                   pairs=(("masked only", "all tokens"),), trained=True, metrics=()),
     "ratio": Study("Train on gamma(u) or on a constant half?",
                    {"gamma(u)": dict(ratio="gamma"), "constant 0.5": dict(ratio="half")},
                    pairs=(("gamma(u)", "constant 0.5"),), trained=True, metrics=())}
-
-# %% ../nbs/12_experiments.ipynb #12-064
 TRAIN_DEFAULTS = dict(loss="masked", ratio="gamma", train_steps=300, batch_size=32, lr=1e-3, preset="tiny",
                       train_images=2048)
 
+# %% ../nbs/12_experiments.ipynb #12-064a
 def _trained(vqgan: VQGAN, tokens: Tensor, options: Mapping, seed: int, progress: bool = False) -> MaskGIT:
     """A transformer trained from scratch by `fit_maskgit` on `tokens` (M,N) of `vqgan`, by `options` (see
     `TRAIN_DEFAULTS`): "loss" on "masked" tokens or on "all", "ratio" "gamma" of u or "half". First weights, batches and
@@ -302,18 +311,6 @@ def _reference_lines(rows: Sequence[dict], folder: str | Path, metric: str) -> d
     if floor and floor["tokenizer"] == rows[-1]["tokenizer"]: lines["VQGAN's floor"] = floor[metric]
     return lines
 
-def _plot_losses(ax: Axes, rows: Sequence[dict]) -> None:
-    "Validation loss over the share of masked tokens, a curve with error bars for each setting of a study that trains."
-    names, colours = dict.fromkeys(row["setting"] for row in rows), ("#0072B2", "#D55E00", "#009E73")
-    for name, colour, marker in zip(names, colours, "os^"):
-        found = [row["val_by_share"] for row in rows if row["setting"] == name]
-        points = {100 * float(share): measured(losses[share] for losses in found) for share in found[0]}
-        middle = [m.mean for m in points.values()]
-        spread = [m.deviation if m.runs > 1 else 0.0 for m in points.values()]
-        ax.errorbar([*points], middle, spread, fmt=f"{marker}-", color=colour, capsize=4, label=name)
-    ax.set(xlabel="masked tokens (%)", ylabel="loss (nats)")
-    ax.legend(frameon=False)
-
 # %% ../nbs/12_experiments.ipynb #12-055
 def _plot_settings(ax: Axes, table: Mapping[str, dict], metric: str = "fd", axis: str | None = None,
                    lines: Mapping[str, float] | None = None, label: str | None = None, colour: str = "#0072B2") -> None:
@@ -335,6 +332,19 @@ def _plot_settings(ax: Axes, table: Mapping[str, dict], metric: str = "fd", axis
     line = ax.axhline if axis else ax.axvline
     for (name, value), other in zip((lines or {}).items(), ("#D55E00", "#009E73")):
         line(value, color=other, ls="--", lw=1.2, label=name)
+
+# %% ../nbs/12_experiments.ipynb #12-087a
+def _plot_losses(ax: Axes, rows: Sequence[dict]) -> None:
+    "Validation loss over the share of masked tokens, a curve with error bars for each setting of a study that trains."
+    names, colours = dict.fromkeys(row["setting"] for row in rows), ("#0072B2", "#D55E00", "#009E73")
+    for name, colour, marker in zip(names, colours, "os^"):
+        found = [row["val_by_share"] for row in rows if row["setting"] == name]
+        points = {100 * float(share): measured(losses[share] for losses in found) for share in found[0]}
+        middle = [m.mean for m in points.values()]
+        spread = [m.deviation if m.runs > 1 else 0.0 for m in points.values()]
+        ax.errorbar([*points], middle, spread, fmt=f"{marker}-", color=colour, capsize=4, label=name)
+    ax.set(xlabel="masked tokens (%)", ylabel="loss (nats)")
+    ax.legend(frameon=False)
 
 # %% ../nbs/12_experiments.ipynb #12-090
 def figure(name: str, folder: str | Path = RESULTS, title: bool = True) -> Figure | None:
@@ -369,13 +379,13 @@ def mask_evolution(traces: Mapping[str, Inpainting], scale: int | None = None) -
     from matplotlib.patches import Patch
     steps = range(1, 1 + max(len(trace.steps) for trace in traces.values()))
     decided = [decided_at(trace.steps)[0] for trace in traces.values()]
-    tiles = [token_picture(grid, number, 64) for grid in decided for number in steps]
-    titles = [f"step {number}" for number in steps]
+    tiles, titles = [token_picture(g, t, 64) for g in decided for t in steps], [f"step {number}" for number in steps]
     figure = show_images(tiles, titles, columns=len(steps), row_titles=list(traces), scale=scale)
     patches, place = [Patch(color=color) for color in TOKEN_COLORS.values()], (0.5, 0)
     figure.legend(patches, TOKEN_COLORS, loc="upper center", bbox_to_anchor=place, ncols=4, frameon=False)
     return figure
 
+# %% ../nbs/12_experiments.ipynb #12-126a
 def image_evolution(model: MaskGIT, image: Tensor, hole: Tensor, traces: Mapping[str, Inpainting],
                     scale: int | None = None) -> Figure:
     "The pictures after each step, a row for each of `traces`; known pixels are as given."
@@ -396,6 +406,7 @@ def best_options(folder: str | Path = RESULTS,
         chosen |= (best if differ(best["fd"], usual["fd"]) else usual)["options"]
     return chosen
 
+# %% ../nbs/12_experiments.ipynb #12-134a
 def before_after(model: MaskGIT, images: Tensor, holes: Tensor, seed: int = 0, **options) -> Figure:
     "A sheet of `images` (B,3,H,W), two a row: with their `holes`, mended with `options`, and as they were."
     images, holes, across = images.cpu(), holes.cpu(), min(2, len(images))

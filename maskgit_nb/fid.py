@@ -2,7 +2,7 @@
 
 # %% ../nbs/11_fid.ipynb #11-003
 from __future__ import annotations
-import pickle, zipfile
+import pickle, zipfile, zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPException
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from . import moved
-from .data import find_pictures, load_image, read_gt_csv
+from .data import check_zip, find_pictures, load_image, read_gt_csv
 from .images import to_uint8
 
 def __getattr__(name: str): return moved(__name__, name)  # names that have moved to an appendix
@@ -181,10 +181,17 @@ def get_network(name: str, device: str | torch.device = "cpu") -> Network:
 def _read_statistics(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     "Mean and covariance from an `.npz` file of pytorch-fid. ValueError if it is another file."
     try:
-        with np.load(path) as found: return found["mu"], found["sigma"]
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        told = "statistics of pytorch-fid, an .npz with mu and sigma"
+        check_zip(path)
+        with np.load(path) as found: mean, covariance = found["mu"], found["sigma"]
+        if mean.ndim != 1 or covariance.shape != 2 * mean.shape:
+            raise ValueError(f"their shapes are {mean.shape} and {covariance.shape}")
+        if not all(x.dtype.kind == "f" and np.isfinite(x).all() for x in (mean, covariance)):
+            raise ValueError("they hold what is no finite number")
+    except (KeyError, ValueError, AttributeError, EOFError, MemoryError, NotImplementedError, zlib.error,
+            zipfile.BadZipFile) as error:
+        told = "statistics of pytorch-fid, an .npz with mu (D,) and sigma (D,D)"
         raise ValueError(f"cannot read {path} as {told}: {error}") from error
+    return mean, covariance
 
 # %% ../nbs/11_fid.ipynb #11-036
 def _is_npz(images: Images) -> bool: return isinstance(images, (str, Path)) and Path(images).suffix.lower() == ".npz"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime, json, os, platform, uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib import resources
 from pathlib import Path
+import numpy as np
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -18,8 +19,8 @@ from . import __version__
 from .images import to_picture
 
 # %% auto #0
-__all__ = ['replacing', 'save_png', 'save_text', 'is_ours', 'tile', 'save_sheet', 'save_module', 'load_module', 'shipped_weights',
-           'find_weights', 'append_row', 'read_rows', 'device_name', 'provenance']
+__all__ = ['replacing', 'save_png', 'save_text', 'is_ours', 'tile', 'save_sheet', 'save_film', 'save_module', 'load_module',
+           'shipped_weights', 'find_weights', 'append_row', 'read_rows', 'device_name', 'provenance']
 
 # %% ../nbs/appendix/c_files.ipynb #c-01017c
 @contextmanager
@@ -36,6 +37,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally: partial.unlink(missing_ok=True)
 
+# %% ../nbs/appendix/c_files.ipynb #c-01017f
 def save_png(x: Tensor, path: str | Path) -> None:
     "Write one image (3,H,W) in [-1,1] as a PNG that says it is of maskgit_nb, whole or not at all; folders are made."
     info = PngInfo()
@@ -46,6 +48,7 @@ def save_text(text: str, path: str | Path) -> None:
     "Write a text as UTF-8, whole or not at all; folders are made."
     with replacing(path) as partial: partial.write_text(text, encoding="utf-8")
 
+# %% ../nbs/appendix/c_files.ipynb #c-01017h
 def is_ours(path: Path) -> bool:
     "Whether a file is one that `save_png` wrote."
     try:
@@ -61,6 +64,21 @@ def save_sheet(rows: Sequence[Tensor], path: str | Path) -> None:
     "Save rows of images (M,3,H,W) in [-1,1] as one PNG. As `save_png`."
     save_png(tile(rows), path)
 
+# %% ../nbs/appendix/c_files.ipynb #c-019b
+def save_film(frames: Sequence[Tensor], path: str | Path, scale: int = 2, pause: int = 350) -> None:
+    """Images (3,H,W) of one size as an animated PNG that repeats, `pause` milliseconds each, the first and the last
+    four times as long. It begins with the last one: where nothing moves, that is all one sees."""
+    pictures = [to_picture(frame) for frame in (frames[-1], *frames)]
+    every = Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures]))
+    palette = every.quantize(256, kmeans=1, dither=Image.Dither.NONE)  # without k-means, eyes lose their colours
+    size = scale * pictures[0].width, scale * pictures[0].height
+    pictures = [picture.resize(size, Image.Resampling.NEAREST) for picture in pictures]
+    poster, *rest = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
+    duration = [pause] * len(pictures)
+    duration[1] = duration[-1] = 4 * pause
+    with replacing(path) as partial:
+        poster.save(partial, format="PNG", save_all=True, append_images=rest, duration=duration, loop=0)
+
 # %% ../nbs/appendix/c_files.ipynb #c-02081
 def save_module(module: nn.Module, path: str | Path, half: bool = False) -> None:
     "Write a module with a `config` dataclass to one safetensors file, the config in its header. `half`: as float16."
@@ -71,6 +89,33 @@ def save_module(module: nn.Module, path: str | Path, half: bool = False) -> None
     with replacing(path) as partial: save_file(state, partial, metadata=metadata)
 
 # %% ../nbs/appendix/c_files.ipynb #c-02082
+_KINDS = {int: int, float: (int, float), bool: bool, str: str}
+_LEAST = dict(image_size=1)
+
+def _config_from(given: dict, config_class: type, state: dict[str, Tensor]):
+    "The dataclass of these fields. ValueError names one of another kind, or larger than the tensors of `state` allow."
+    config = config_class(**given)
+    for f in fields(config):
+        value, kind = getattr(config, f.name), type(f.default)
+        if kind not in _KINDS: continue  # a tuple, which its class checks
+        if not isinstance(value, _KINDS[kind]) or isinstance(value, bool) != (kind is bool):
+            raise ValueError(f"{f.name} must be of type {kind.__name__}; got {value!r}")
+        least, most = _LEAST.get(f.name, 0), len(state) if f.name in ("layers", "blocks") else 2**31
+        if kind is int and not least <= value <= most:
+            raise ValueError(f"{f.name} must be {least} to {most}; got {value}")
+    return config
+
+def _misfit(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
+    "The first tensor of `state` that does not fit those `wanted`, and why; empty if all do, and are finite."
+    for name in sorted(state.keys() | wanted.keys()):
+        if name not in state: return f"it has no {name}"
+        if name not in wanted: return f"it has no place for {name}"
+        ours, theirs = wanted[name], state[name]
+        if ours.shape != theirs.shape: return f"{name} is {tuple(theirs.shape)}, not {tuple(ours.shape)}"
+        if ours.is_floating_point() != theirs.is_floating_point(): return f"{name} is of {theirs.dtype}"
+        if not theirs.isfinite().all(): return f"{name} holds what is no finite number"
+    return ""
+
 def load_module(path: str | Path, module_class: type, config_class: type) -> nn.Module:
     """The module in a file that `save_module` wrote, in float32 and eval mode.
 
@@ -80,18 +125,21 @@ def load_module(path: str | Path, module_class: type, config_class: type) -> nn.
     if not path.is_file(): raise FileNotFoundError(f"no weights file {path}")
     try:
         with safe_open(path, "pt") as file: metadata = file.metadata() or {}
-        state = load_file(path)
-        config = config_class(**json.loads(metadata["config"]))
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        state, given = load_file(path), json.loads(metadata["config"])
+        if metadata.get("class") != module_class.__name__:
+            raise ValueError(f"it holds a {metadata.get('class')}, not a {module_class.__name__}")
+        config = _config_from(given, config_class, state)
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         raise ValueError(f"cannot read {path}: damaged, or not written by maskgit_nb ({error})") from error
-    if metadata.get("class") != module_class.__name__:
-        raise ValueError(f"{path} holds a {metadata.get('class')}, not a {module_class.__name__}")
-    module = module_class(config)
     try:
-        module.load_state_dict({name: value.float() if value.is_floating_point() else value
-                                for name, value in state.items()})
-    except RuntimeError as error: raise ValueError(f"{path} does not fit its own config: {error}") from error
-    return module.eval()
+        with torch.device("meta"): fault = _misfit(state, module_class(config).state_dict())  # takes no memory
+    except Exception as error: fault = f"no network can be built of it ({' '.join(str(error).split())})"
+    if fault: raise ValueError(f"{path} does not fit its own config: {fault}")
+    module = module_class(config)
+    module.load_state_dict({name: value.float() if value.is_floating_point() else value
+                            for name, value in state.items()})
+    if all(x.isfinite().all() for x in module.buffers()): return module.eval()
+    raise ValueError(f"{path} does not fit its own config: a scale is no finite number")
 
 # %% ../nbs/appendix/c_files.ipynb #c-02085
 def shipped_weights() -> dict[str, Path]:
@@ -103,9 +151,10 @@ def find_weights(name: str | Path) -> Path:
     """The folder of weights that every `from_pretrained` means by `name`: a shipped name, a folder, or a Hub id such as
     "user/model", downloaded to the Hub's cache. FileNotFoundError says what may be given."""
     if str(name) in shipped_weights(): return shipped_weights()[str(name)]
-    if Path(name).is_dir(): return Path(name)
     known = (f"no weights {str(name)!r}: give one of {', '.join(shipped_weights())}, a folder, or a Hub id such "
              "as user/model")
+    if not str(name): raise FileNotFoundError(known)
+    if Path(name).is_dir(): return Path(name)
     if str(name).count("/") != 1 or str(name).startswith((".", "/", "~")): raise FileNotFoundError(known)
     from huggingface_hub import snapshot_download
     try: return Path(snapshot_download(str(name), allow_patterns=["*.safetensors"]))
@@ -126,12 +175,17 @@ def append_row(path: str | Path, row: dict) -> None:
 
 # %% ../nbs/appendix/c_files.ipynb #c-047
 def read_rows(path: str | Path) -> list[dict]:
-    "All whole rows of a file of one JSON object a line; none if there is no such file."
-    rows = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []:
+    """All whole rows of a file of one JSON object a line; none if there is no such file. ValueError names a file that
+    holds something else."""
+    if not Path(path).exists(): return []
+    try: lines, rows = Path(path).read_text(encoding="utf-8").splitlines(), []
+    except UnicodeDecodeError as error: raise ValueError(f"{path} is no table of JSON lines: {error}") from error
+    for line in lines:
         try: rows.append(json.loads(line))
-        except json.JSONDecodeError: continue  # a line cut off by a crash
-    return rows
+        except (ValueError, RecursionError): continue  # a line cut off by a crash
+    strange = [row for row in rows if not isinstance(row, dict)]
+    if not strange: return rows
+    raise ValueError(f"{path} is no table of JSON lines: a line holds {str(strange[0])[:40]}, no object")
 
 # %% ../nbs/appendix/c_files.ipynb #c-043
 def device_name(device: str | torch.device) -> str:

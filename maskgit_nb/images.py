@@ -13,21 +13,23 @@ from . import moved
 def __getattr__(name: str): return moved(__name__, name)  # names that have moved to an appendix
 
 # %% auto #0
-__all__ = ['to_tensor', 'to_uint8', 'to_picture', 'upload', 'show_images', 'square_crop', 'random_holes', 'box_holes',
+__all__ = ['on_white', 'to_tensor', 'to_uint8', 'to_picture', 'upload', 'show_images', 'square_crop', 'random_holes', 'box_holes',
            'half_holes', 'centre_holes']
 
 # %% ../nbs/01_images.ipynb #01-008c
-def to_tensor(picture: Image.Image) -> Tensor:
-    """A PIL picture as an image: float32 (3,H,W) in [-1,1]. Transparent parts become white.
-    ValueError unless it has levels of 8 bits."""
+def on_white(picture: Image.Image) -> Image.Image:
+    "A PIL picture in the mode RGB. Transparent parts become white. ValueError unless it has levels of 8 bits."
     if picture.mode[0] in "IF" or picture.mode == "LAB":
         raise ValueError(f"picture must have levels of 8 bits; got mode {picture.mode}: "
                          "`maskgit_nb.data.load_image` reads its file")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    pixels = np.asarray(picture.convert("RGB"))
-    return torch.tensor(pixels).permute(2, 0, 1).float() / 127.5 - 1
+    return picture.convert("RGB")
+
+def to_tensor(picture: Image.Image) -> Tensor:
+    "A PIL picture as an image: float32 (3,H,W) in [-1,1], `on_white`."
+    return torch.tensor(np.asarray(on_white(picture))).permute(2, 0, 1).float() / 127.5 - 1
 
 # %% ../nbs/01_images.ipynb #01-011
 def to_uint8(x: Tensor) -> Tensor:
@@ -161,7 +163,6 @@ def box_holes(n: int, size: int = 64, generator: torch.Generator | None = None, 
 
     return (inside(height)[:, :, None] & inside(width)[:, None, :])[:, None]
 
-# %% ../nbs/01_images.ipynb #01-077
 def half_holes(n: int, size: int = 64, side: str = "right") -> Tensor:
     "`n` times the same hole (n,1,size,size), True = missing: the left, right, top or bottom half."
     if side not in ("left", "right", "top", "bottom"):

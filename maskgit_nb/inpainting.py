@@ -23,10 +23,7 @@ __all__ = ['FILLS', 'EVIDENCE', 'PLAIN', 'GENERATING', 'hole_to_mask', 'composit
 # %% ../nbs/08_inpainting.ipynb #08-012
 def hole_to_mask(holes: Tensor, grid: int = 16, dilate: int = 0) -> Tensor:
     """Pixels missing (B,1,H,W) bool to tokens to predict (B,grid*grid) bool: a token is masked if any of its pixels is.
-
-    `dilate` then grows the mask by that many tokens in all eight directions, since the encoder saw the hole beside
-    them. ValueError on other shapes.
-    """
+    `dilate` then grows the mask by so many tokens in all eight directions. ValueError on other shapes."""
     if holes.ndim != 4 or holes.shape[1] != 1 or holes.dtype != torch.bool:
         raise ValueError(f"holes must be bool (B,1,H,W), True = missing; got {holes.dtype} {tuple(holes.shape)}")
     height, width = holes.shape[2:]
@@ -34,8 +31,7 @@ def hole_to_mask(holes: Tensor, grid: int = 16, dilate: int = 0) -> Tensor:
         raise ValueError(f"a hole's sides must be multiples of {grid}; got {(height, width)}")
     if dilate < 0: raise ValueError(f"dilate must not be negative; got {dilate}")
     mask = F.max_pool2d(holes.float(), (height // grid, width // grid))
-    mask = F.max_pool2d(mask, 2 * dilate + 1, stride=1, padding=dilate)
-    return mask.flatten(1).bool()
+    return F.max_pool2d(mask, 2 * dilate + 1, stride=1, padding=dilate).flatten(1).bool()
 
 # %% ../nbs/08_inpainting.ipynb #08-035
 def composite(images: Tensor, made: Tensor, holes: Tensor) -> Tensor:
@@ -94,12 +90,14 @@ FILLS = {"smooth": smooth_fill, "grey": grey_fill}
 # %% ../nbs/08_inpainting.ipynb #08-029
 EVIDENCE = 30.0  # the weight of `visible_evidence`, chosen on training photographs
 
-def visible_evidence(vqgan: VQGAN, filled: Tensor, holes: Tensor, weight: float) -> Tensor:
+def visible_evidence(vqgan: VQGAN, filled: Tensor, holes: Tensor, weight: float,
+                     latents: Tensor | None = None) -> Tensor:
     """What the visible part of each token says about its code, (B,N,K) to add to logits: -weight/2 * share seen *
     |z - code|^2, with z the encoder's vectors of the `filled` images (B,3,H,W) and lengths measured by the codes'
-    mean square."""
+    mean square. Those vectors, `vqgan.latents(filled)`, may be given as `latents`, to save the encoder's work."""
     quantizer, size = vqgan.quantizer, vqgan.config.image_size // vqgan.config.grid
-    z = quantizer.on_sphere(vqgan.latents(filled).float().flatten(2).transpose(1, 2))
+    if latents is None: latents = vqgan.latents(filled)
+    z = quantizer.on_sphere(latents.float().flatten(2).transpose(1, 2))
     seen = 1 - F.avg_pool2d(holes.float(), size).flatten(1)
     codes = quantizer.codebook
     squares = torch.cdist(z, codes.expand(len(z), -1, -1)).square() / codes.square().sum(1).mean()
@@ -137,6 +135,7 @@ class Inpainting(NamedTuple):
     mask: Tensor
     steps: list[Step]
 
+# %% ../nbs/08_inpainting.ipynb #08-052a
 def check_inputs(images: Tensor, holes: Tensor, size: int) -> None:
     "ValueError unless images (B,3,size,size) are float and holes (B,1,size,size) are bool."
     if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
@@ -159,12 +158,10 @@ class MaskGIT(TwoStages):
         """Mend `holes` (B,1,H,W; bool, True = missing) in `images` (B,3,H,W; in [-1,1]; what lies in a hole is unused).
 
         `steps`, `schedule`, `temperature`, `order` and further `options` are those of `decode`, `dilate` that of
-        `hole_to_mask`. `fill` is what the encoder sees in the hole, "smooth" (`smooth_fill`) or "grey"; `evidence`
-        is the weight of `visible_evidence` (0: half-seen tokens count as unseen). With `composite` the known pixels
-        of the result are the given ones, bit for bit, and with `blend` the hole meets them without a seam
-        (`poisson_blend`). `frames` keeps every `Step`. A hole over the whole image generates; no hole at all returns
-        the image. ValueError on shapes or options.
-        """
+        `hole_to_mask`. `fill` is what the encoder sees in the hole, "smooth" (`smooth_fill`) or "grey"; `evidence` the
+        weight of `visible_evidence` (0: half-seen tokens count as unseen). `composite` puts the known pixels back, bit
+        for bit, and `blend` lets the hole meet them without a seam (`poisson_blend`). `frames` keeps every `Step`. A
+        hole over the whole image generates; no hole at all returns the image. ValueError on shapes or options."""
         check_inputs(images, holes, self.vqgan.config.image_size)
         if evidence < 0: raise ValueError(f"evidence must not be negative; got {evidence}")
         if fill not in FILLS: raise ValueError(f"fill must be one of {', '.join(FILLS)}; got {fill!r}")
@@ -172,8 +169,9 @@ class MaskGIT(TwoStages):
         mask, trace = hole_to_mask(holes, self.vqgan.config.grid, dilate), []
         with evaluating(self.vqgan):
             filled = FILLS[fill](images.float(), holes)
-            tokens = self.vqgan.encode(filled)
-            bias = visible_evidence(self.vqgan, filled, holes, evidence) if evidence else None
+            latents = self.vqgan.latents(filled)  # once, for the tokens and for the evidence
+            tokens = self.vqgan.quantizer(latents).tokens
+            bias = visible_evidence(self.vqgan, filled, holes, evidence, latents) if evidence else None
             for step in decode(self.transformer, tokens, mask, steps, schedule, temperature, order, logit_bias=bias,
                                generator=generator, **options):
                 tokens = step.tokens

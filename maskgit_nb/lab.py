@@ -2,9 +2,9 @@
 
 # %% ../nbs/appendix/d_lab.ipynb #d-003
 from __future__ import annotations
-import copy, math, pickle, re
+import copy, math, pickle, re, warnings, zipfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from .data import check_zip
 from .decoding import evaluating
 from .inpainting import MaskGIT
 from .masking import random_mask
@@ -20,12 +21,11 @@ from .transformer import BidirectionalTransformer, TransformerConfig
 from .vqgan import LAB_SCALE, VQGAN, VQGANConfig, perplexity
 
 # %% auto #0
-__all__ = ['LAB_MARKS', 'LAB_LAYERS', 'LAB_OUTER', 'LAB_NAMES', 'ATTENTION_ROLES', 'CUTS', 'OTHER_WAYS', 'unwrap',
-           'open_checkpoint', 'read_checkpoint', 'fit_weights', 'lab_layers', 'load_lab_vqgan', 'attention_role',
-           'stack_attention', 'load_lab_transformer', 'attend', 'calculated', 'lab_doubt', 'is_lab', 'load_lab']
+__all__ = ['CUTS', 'OTHER_WAYS', 'unwrap', 'open_checkpoint', 'load_lab_vqgan', 'load_lab_transformer', 'attend', 'lab_doubt',
+           'is_lab', 'load_lab']
 
 # %% ../nbs/appendix/d_lab.ipynb #d-08078
-LAB_MARKS = dict(vqgan="codebook.embedding.weight", transformer="tok_emb.weight")  # a tensor that only this network has
+_LAB_MARKS = dict(vqgan="codebook.embedding.weight", transformer="tok_emb.weight")  # a tensor that only it has
 
 def _nested_dicts(found) -> Iterator[dict]:
     "`found`, if it is a dict, and all dicts in it."
@@ -33,13 +33,15 @@ def _nested_dicts(found) -> Iterator[dict]:
     yield found
     for value in found.values(): yield from _nested_dicts(value)
 
+# %% ../nbs/appendix/d_lab.ipynb #d-08078b
 def unwrap(found, part: str) -> dict[str, Tensor]:
-    """The tensors of one network, "vqgan" or "transformer", in what `torch.load` gave: those beside its `LAB_MARKS`,
+    """The tensors of one network, "vqgan" or "transformer", in what `torch.load` gave: those beside its mark,
     without the prefix that stands before it there. Empty if it is not there, the first if there are several."""
     for names in _nested_dicts(found):
         for name in names:
-            prefix = str(name).removesuffix(LAB_MARKS[part])
+            prefix = str(name).removesuffix(_LAB_MARKS[part])
             if prefix == name or prefix and not prefix.endswith("."): continue
+            if not isinstance(names[name], Tensor): continue
             tensors = {str(key): x for key, x in names.items() if isinstance(x, Tensor)}
             return {key.removeprefix(prefix): x for key, x in tensors.items() if key.startswith(prefix)}
     return {}
@@ -51,13 +53,16 @@ def _numpy_numbers() -> list:
     kinds = {type(np.dtype(kind)) for kind in "?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]}
     return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype, *kinds]
 
+# %% ../nbs/appendix/d_lab.ipynb #d-08080b
 def open_checkpoint(path: str | Path):
     """What `torch.save` wrote to `path`: tensors, numbers, strings, and lists and dicts of them. Nothing in it is run.
 
     FileNotFoundError if there is none; ValueError if it is damaged or holds other pickled objects."""
     if not Path(path).is_file(): raise FileNotFoundError(f"no checkpoint {path}")
+    if zipfile.is_zipfile(path): check_zip(path)
     try:
-        with torch.serialization.safe_globals(_numpy_numbers()):
+        with torch.serialization.safe_globals(_numpy_numbers()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of another pickle protocol: it is read or refused
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         kind = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
@@ -66,50 +71,86 @@ def open_checkpoint(path: str | Path):
         raise ValueError(f"{path} holds a pickled {kind[1]}, which could run code when loaded: if you trust it, load "
                          "it with its own code and give what torch.save(model.state_dict(), ...) writes") from error
 
+# %% ../nbs/appendix/d_lab.ipynb #d-08080d
 def _first_names(names: list[str]) -> str:
     "The first three names, and how many more there are."
     return ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
-def read_checkpoint(path: str | Path, part: str) -> dict[str, Tensor]:
+def _check_numbers(state: dict[str, Tensor], path: str | Path) -> None:
+    """ValueError names a tensor that is no plain one, claims more numbers than the file holds, holds one that is not
+    finite, or is of a layer with a number as no network has."""
+    for name, x in state.items():
+        plain = x.layout == torch.strided and not (x.is_complex() or x.is_quantized)
+        if re.search(r"\d{5}", name): fault = "is of a layer that no network has"
+        elif x.is_meta: continue  # shapes alone, which `_fit_weights` takes into none but such a network
+        elif not plain: fault = "is no tensor of plain numbers"
+        elif x.nbytes > x.untyped_storage().nbytes(): fault = f"has the shape {tuple(x.shape)}, but fewer numbers"
+        elif not x.isfinite().all(): fault = "holds what is no finite number"
+        else: continue
+        raise ValueError(f"{path} does not fit: {name[:80]} {fault}")
+
+def _check_matrices(state: dict[str, Tensor], names: Sequence[str], path: str | Path) -> None:
+    "ValueError unless the tensors of these names, of which sizes are read, are matrices."
+    for name in names:
+        shape = tuple(state[name].shape)
+        if len(shape) != 2 or 0 in shape: raise ValueError(f"{path} does not fit: {name} must be a matrix; got {shape}")
+
+def _read_checkpoint(path: str | Path, part: str) -> dict[str, Tensor]:
     """The tensors of `part`, vqgan or transformer, in the file `path`.
 
     ValueError if it holds none, or as `open_checkpoint`."""
     found = open_checkpoint(path)
-    if state := unwrap(found, part): return state
+    if state := unwrap(found, part):
+        _check_numbers(state, path)
+        return state
     there = _first_names([str(name) for name in found]) if isinstance(found, dict) else f"a {type(found).__name__}"
-    raise ValueError(f"{path} holds no {part} of the lab, since no name ends in {LAB_MARKS[part]}; it holds "
+    raise ValueError(f"{path} holds no {part} of the lab, since no name ends in {_LAB_MARKS[part]}; it holds "
                      f"{there or 'nothing'}: give the file that does")
 
 # %% ../nbs/appendix/d_lab.ipynb #d-08083
-def fit_weights(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> nn.Module:
-    "`module` with the weights `state`, in float32 and eval mode. ValueError names what does not fit."
-    shapes = {name: ",".join(map(str, value.shape)) for name, value in state.items()}
-    wanted = {name: ",".join(map(str, value.shape)) for name, value in module.state_dict().items()}
-    other = [name for name in shapes.keys() & wanted.keys() if shapes[name] != wanted[name]]
-    faults = dict(missing=[f"{name} ({wanted[name]})" for name in wanted.keys() - shapes.keys()],
-                  unexpected=[f"{name} ({shapes[name]})" for name in shapes.keys() - wanted.keys()],
-                  shape=[f"{name} ({shapes[name]}) for ({wanted[name]})" for name in other])
-    if any(faults.values()):
-        listed = "; ".join(f"{fault}: {_first_names(names)}" for fault, names in faults.items() if names)
-        raise ValueError(f"{path} does not fit: {listed}. Save the state_dict of a network with the lab's layers and "
-                         "names")
+def _misfits(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, list[str]]:
+    "The names in `state` that do not fit those `wanted`, with their shapes, by what is wrong with them."
+    shapes, ours = ({name: ",".join(map(str, x.shape)) for name, x in some.items()} for some in (state, wanted))
+    other = [name for name in shapes.keys() & ours.keys() if shapes[name] != ours[name]]
+    return dict(missing=[f"{name} ({ours[name]})" for name in ours.keys() - shapes.keys()],
+                unexpected=[f"{name} ({shapes[name]})" for name in shapes.keys() - ours.keys()],
+                shape=[f"{name} ({shapes[name]}) for ({ours[name]})" for name in other])
+
+# %% ../nbs/appendix/d_lab.ipynb #d-08083b
+def _loaded(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+    "`module` with the weights `state`, in float32 and eval mode."
     module.load_state_dict({name: value.float() for name, value in state.items()})
     return module.eval()
 
+def _built(make: Callable[[], nn.Module], path: str | Path) -> nn.Module:
+    "The network that `make` builds of sizes read off a file. ValueError names the file if it cannot."
+    try: return make()
+    except (ValueError, RuntimeError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(f"{path} does not fit: {' '.join(str(error).split())}") from error
+
+def _fit_weights(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> nn.Module:
+    "`module` with the weights `state`, in float32 and eval mode. ValueError names what does not fit."
+    faults = _misfits(state, module.state_dict())
+    if listed := [f"{fault}: {_first_names(names)}" for fault, names in faults.items() if names]:
+        raise ValueError(f"{path} does not fit: {'; '.join(listed)}. Save the state_dict of a network with the lab's "
+                         "layers and names")
+    return _built(lambda: _loaded(module, state), path)
+
 # %% ../nbs/appendix/d_lab.ipynb #d-08086
 class _LabLayer(NamedTuple):
-    "A row of `LAB_LAYERS`."
+    "A row of `_LAB_LAYERS`."
     kind: str                 # with us
     axes: tuple[int, ...]     # of the telling weight's shape: the layer's sizes
     renames: dict[str, str]   # pieces of its weights' names
 
-LAB_LAYERS = {  # by the weight that tells a layer
+_LAB_LAYERS = {  # by the weight that tells a layer
     "block.2.weight": _LabLayer("res", (1, 0, 2), {"gn.": "", "channel_up": "skip"}),
     "q.weight": _LabLayer("attn", (0,), {"norm.gn.": "norm.", "proj_out": "proj"}),
     "conv.weight": _LabLayer("resize", (0,), {}),
     "gn.weight": _LabLayer("norm", (0,), {"gn.": ""}),
     "weight": _LabLayer("conv", (1, 0, 2), {})}
 
+# %% ../nbs/appendix/d_lab.ipynb #d-08086c
 def _numbered(state: dict[str, Tensor], side: str) -> dict[int, dict[str, Tensor]]:
     "The weights of each layer of `side`, by its number, in the order of the numbers."
     layers = defaultdict(dict)
@@ -119,21 +160,21 @@ def _numbered(state: dict[str, Tensor], side: str) -> dict[int, dict[str, Tensor
     return dict(sorted(layers.items()))
 
 def _telling(weights: dict[str, Tensor]) -> str | None:
-    "The name in `LAB_LAYERS` of the weight that tells what layer has these weights; None if none does."
-    for name, layer in LAB_LAYERS.items():
+    "The name in `_LAB_LAYERS` of the weight that tells what layer has these weights; None if none does."
+    for name, layer in _LAB_LAYERS.items():
         if name in weights and weights[name].ndim > max(layer.axes): return name
     return None
 
 # %% ../nbs/appendix/d_lab.ipynb #d-08086a
-def lab_layers(state: dict[str, Tensor], side: str) -> tuple[list, dict[str, Tensor]]:
+def _lab_layers(state: dict[str, Tensor], side: str) -> tuple[list, dict[str, Tensor]]:
     "The layout that `build_layers` reads, and the weights in our names, of `side`: \"encoder\" or \"decoder\"."
     layers, layout, ours = _numbered(state, side), [], {}
     for number, weights in layers.items():
         telling = _telling(weights)
-        if telling is None:  # of no known kind: under its own name `fit_weights` will find it unexpected
+        if telling is None:  # of no known kind: under its own name `_fit_weights` will find it unexpected
             ours |= {f"{side}.model.{number}.{name}": x for name, x in weights.items()}
             continue
-        kind, axes, renames = LAB_LAYERS[telling]
+        kind, axes, renames = _LAB_LAYERS[telling]
         for name, x in weights.items():
             for old, new in renames.items(): name = name.replace(old, new)
             ours[f"{side}.{len(layout)}.{name}"] = x
@@ -143,14 +184,15 @@ def lab_layers(state: dict[str, Tensor], side: str) -> tuple[list, dict[str, Ten
     return layout, ours
 
 # %% ../nbs/appendix/d_lab.ipynb #d-08089
-LAB_OUTER = {r"^post_quant_conv\.": "decoder.model.-1.", r"^quant_conv\.": "encoder.model.9999.",
-             r"^codebook\.": "quantizer."}
+_LAB_OUTER = {r"^post_quant_conv\.": "decoder.model.-1.", r"^quant_conv\.": "encoder.model.9999.",
+              r"^codebook\.": "quantizer."}
 
 def _renamed(state: dict[str, Tensor], patterns: dict[str, str]) -> dict[str, Tensor]:
     "`state` with each regular expression in its names replaced, one after another."
     for old, new in patterns.items(): state = {re.sub(old, new, name): x for name, x in state.items()}
     return state
 
+# %% ../nbs/appendix/d_lab.ipynb #d-08089c
 def _layer_gaps(state: dict[str, Tensor], side: str) -> list[str]:
     "The layers of `side` that are missing: numbers without weights, other than the SiLU right after a norm."
     numbers = _numbered(state, side)
@@ -167,43 +209,45 @@ def _comes_back(vqgan: VQGAN) -> bool:
 def load_lab_vqgan(path: str | Path, image_size: int = 64) -> VQGAN:
     """The university lab's `VQGAN.pt` as our `VQGAN`, which takes images in [-1,1] like all others; its layout is read
     off names and shapes. `image_size`, the side in pixels of the images it was trained on, is not in the file.
-    Errors as `read_checkpoint` and `fit_weights`."""
-    state = read_checkpoint(path, "vqgan")
+    ValueError if it holds no such network, or says what does not fit."""
+    state = _read_checkpoint(path, "vqgan")
     missing = [name for name in ("quant_conv.weight", "post_quant_conv.weight") if name not in state]
     missing += _layer_gaps(state, "encoder") + _layer_gaps(state, "decoder")
     if missing:
         raise ValueError(f"{path} does not fit: missing: {_first_names(missing)}. Save the VQGAN's whole state_dict")
-    state = _renamed(state, LAB_OUTER)
-    (encoder, down), (decoder, up) = lab_layers(state, "encoder"), lab_layers(state, "decoder")
+    _check_matrices(state, [_LAB_MARKS["vqgan"]], path)
+    state = _renamed(state, _LAB_OUTER)
+    (encoder, down), (decoder, up) = _lab_layers(state, "encoder"), _lab_layers(state, "decoder")
     rest = {name: x for name, x in state.items() if not name.startswith(("encoder.model.", "decoder.model."))}
     codes, dim = state["quantizer.embedding.weight"].shape
     config = VQGANConfig(encoder, decoder, image_size, codes, dim, norm="group", l2_normalize=False, **LAB_SCALE)
-    vqgan = fit_weights(VQGAN(config), down | up | rest, path)
+    vqgan = _fit_weights(_built(lambda: VQGAN(config), path), down | up | rest, path)
     if not _comes_back(vqgan):
         raise ValueError(f"{path} does not fit: its layers do not lead from {image_size}x{image_size} pixels to tokens "
                          "and back")
     return vqgan
 
 # %% ../nbs/appendix/d_lab.ipynb #d-08093
-LAB_NAMES = {r"^tok_emb\.": "token_embedding.", r"^pos_emb$": "position_embedding", r"^LN\.": "norm.",
-             r"^Token_Prediction\.": "predict.", r"\.LayerNorm([12])\.": r".norm\1.", r"\.MLP\.": ".mlp.",
-             r"\.Attention\.": ".attention."}
-ATTENTION_ROLES = {"": "proj", "o": "proj", "out": "proj", "output": "proj", "qkv": "qkv",
-                   "q": "q", "query": "q", "queries": "q", "k": "k", "key": "k", "keys": "k",
-                   "v": "v", "value": "v", "values": "v"}
+_LAB_NAMES = {r"^tok_emb\.": "token_embedding.", r"^pos_emb$": "position_embedding", r"^LN\.": "norm.",
+              r"^Token_Prediction\.": "predict.", r"\.LayerNorm([12])\.": r".norm\1.", r"\.MLP\.": ".mlp.",
+              r"\.Attention\.": ".attention."}
+_ATTENTION_ROLES = {"": "proj", "o": "proj", "out": "proj", "output": "proj", "qkv": "qkv",
+                    "q": "q", "query": "q", "queries": "q", "k": "k", "key": "k", "keys": "k",
+                    "v": "v", "value": "v", "values": "v"}
 
-def attention_role(layer: str) -> str:
+def _attention_role(layer: str) -> str:
     "What a linear layer of that name does: q, k, v, qkv or proj; the name itself if that cannot be told."
     words = r"projection|proj|linear|layers?|dense|to_|fc|multi|mul|heads?|attention|attn|w|[^a-z]"
-    return ATTENTION_ROLES.get(re.sub(words, "", layer.lower()), layer)
+    return _ATTENTION_ROLES.get(re.sub(words, "", layer.lower()), layer)
 
+# %% ../nbs/appendix/d_lab.ipynb #d-08093c
 def _layers_by_role(state: dict[str, Tensor], block: str) -> dict[str, list[str]]:
     "The linear layers whose names begin with `block`, by their roles, in the order of the numbers in their names."
     def numbers(name: str) -> list[int]: return [int(number) for number in re.findall(r"\d+", name)]
     weights = [name for name in state if name.startswith(block) and name.endswith(".weight") and state[name].ndim == 2]
     layers = defaultdict(list)
     for name in sorted([name.removesuffix(".weight") for name in weights], key=numbers):
-        layers[attention_role(name.removeprefix(block))].append(name)
+        layers[_attention_role(name.removeprefix(block))].append(name)
     return layers
 
 def _pop_layer(state: dict[str, Tensor], name: str) -> Tensor:
@@ -212,7 +256,7 @@ def _pop_layer(state: dict[str, Tensor], name: str) -> Tensor:
     return torch.cat([weight, state.pop(f"{name}.bias", torch.zeros(len(weight))).unsqueeze(1)], 1)
 
 # %% ../nbs/appendix/d_lab.ipynb #d-08093a
-def stack_attention(state: dict[str, Tensor], block: str) -> int:
+def _stack_attention(state: dict[str, Tensor], block: str) -> int:
     """Bring the linear layers whose names begin with `block` to our `qkv` and `proj`, in place: q, k, v in that order,
     the heads by their numbers. Returns how many heads have layers of their own; 1 if none."""
     layers = _layers_by_role(state, block)
@@ -231,21 +275,24 @@ def stack_attention(state: dict[str, Tensor], block: str) -> int:
 # %% ../nbs/appendix/d_lab.ipynb #d-08096
 def load_lab_transformer(path: str | Path, heads: int = 16) -> BidirectionalTransformer:
     """A transformer trained in the lab as ours; its sizes are read off the shapes, and if each head has layers of its
-    own, so is `heads`. Errors as `read_checkpoint` and `fit_weights`."""
-    state, needed = read_checkpoint(path, "transformer"), ("tok_emb.weight", "pos_emb", "blocks.0.MLP.0.weight")
+    own, so is `heads`. ValueError if it holds no such network, or says what does not fit."""
+    state, needed = _read_checkpoint(path, "transformer"), ("tok_emb.weight", "pos_emb", "blocks.0.MLP.0.weight")
     if missing := [name for name in needed if name not in state]:
         raise ValueError(f"{path} does not fit: missing: {_first_names(missing)}. Save the transformer's whole "
                          "state_dict")
+    _check_matrices(state, needed, path)
     embedding, positions, hidden = (state[name].shape for name in needed)
-    state = _renamed(state, LAB_NAMES)
-    layers = 1 + max(int(name.split(".")[1]) for name in state if re.match(r"blocks\.\d+\.", name))
-    try: found = {stack_attention(state, f"blocks.{i}.attention.") for i in range(layers)} - {1}
+    state = _renamed(state, _LAB_NAMES)
+    numbers = {int(name.split(".")[1]) for name in state if re.match(r"blocks\.\d+\.", name)}
+    layers = len(numbers)
+    if layers <= max(numbers): raise ValueError(f"{path} does not fit: missing: a block before blocks.{max(numbers)}")
+    try: found = {_stack_attention(state, f"blocks.{i}.attention.") for i in range(layers)} - {1}
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit: its attention layers cannot be stacked ({error})") from error
     if "bias" in state: state["bias"] = state["bias"][..., :-1]
     config = replace(TransformerConfig.preset("lab"), num_tokens=positions[0], codebook_size=embedding[0] - 1,
                      dim=embedding[1], layers=layers, heads=max(found, default=heads), hidden=hidden[0])
-    return fit_weights(BidirectionalTransformer(config), state, path)
+    return _fit_weights(_built(lambda: BidirectionalTransformer(config), path), state, path)
 
 # %% ../nbs/appendix/d_lab.ipynb #d-098a
 def _cut_as_lab(x: Tensor, heads: int) -> Tensor: return x.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
@@ -266,7 +313,7 @@ def attend(attention: nn.Module, x: Tensor, cut: str = "lab", heads: int = 0, po
     mixed = (q @ k.mT * q.shape[-1] ** power).softmax(softmax_over) @ v
     return attention.proj(mixed.reshape(x.shape) if join_by_view else mixed.transpose(1, 2).flatten(2))
 
-def calculated(transformer: BidirectionalTransformer, **way) -> BidirectionalTransformer:
+def _calculated(transformer: BidirectionalTransformer, **way) -> BidirectionalTransformer:
     "A copy of `transformer` that calculates `attend` with these options."
     other = copy.deepcopy(transformer)
     for block in other.blocks: block.attention.forward = partial(attend, block.attention, **way)
@@ -283,6 +330,7 @@ OTHER_WAYS = {
     "scores multiplied by the root of d": dict(power=0.5), "scores not divided": dict(power=0.0),
     "the softmax over the queries": dict(softmax_over=-2)}
 
+# %% ../nbs/appendix/d_lab.ipynb #d-08098j
 def _losses(transformer: BidirectionalTransformer, tokens: Tensor, mask: Tensor) -> Tensor:
     "Nats per masked token of each image, (M,)."
     return masked_losses(transformer, tokens, mask) / mask.sum(1)
@@ -292,7 +340,7 @@ def _best_other_way(transformer: BidirectionalTransformer, tokens: Tensor, mask:
     config, found = transformer.config, {}
     counts = [h for h in (1, 2, 4, 8, 12, 16, 32) if config.dim % h == 0 and h != config.heads]
     for name, way in (OTHER_WAYS | {f"{h} heads": dict(heads=h) for h in counts}).items():
-        found[name] = _losses(calculated(transformer, **way), tokens, mask)
+        found[name] = _losses(_calculated(transformer, **way), tokens, mask)
     best = min(found, key=lambda name: found[name].mean())
     return best, found[best]
 

@@ -8,15 +8,7 @@ from torch import Tensor
 from .images import upload
 
 # %% auto #0
-__all__ = ['mask_to_hole', 'keep_lowest', 'widest_float', 'mask_count', 'random_mask', 'bernoulli_mask', 'mvtm_loss']
-
-# %% ../nbs/05_masking.ipynb #05-008
-def mask_to_hole(mask: Tensor, size: int = 64) -> Tensor:
-    "The pixels that masked tokens stand for: `mask` (B,N) bool over a square grid -> hole (B,1,size,size) bool."
-    side = round(mask.shape[1] ** 0.5)
-    if side**2 != mask.shape[1] or size % side:
-        raise ValueError(f"mask must be (B,N) with N a square whose side divides {size}; got {tuple(mask.shape)}")
-    return mask.view(-1, 1, side, side).repeat_interleave(size // side, 2).repeat_interleave(size // side, 3)
+__all__ = ['keep_lowest', 'widest_float', 'mask_count', 'random_mask', 'mask_to_hole', 'bernoulli_mask', 'mvtm_loss']
 
 # %% ../nbs/05_masking.ipynb #05-014
 def keep_lowest(score: Tensor, counts: Tensor) -> Tensor:
@@ -34,7 +26,6 @@ def mask_count(ratio: Tensor, n: Tensor) -> Tensor:
     "ceil(ratio * n), at least 1, forgiving float32 rounding: `ratio` (B,) in [0,1] and `n` (B,) tokens -> int64 (B,)."
     return (ratio.to(widest_float(ratio.device)) * n - 1e-4).ceil().long().clamp(min=1)
 
-# %% ../nbs/05_masking.ipynb #05-017b
 def random_mask(ratio: Tensor, num_tokens: int = 256, candidates: Tensor | None = None,
                 generator: torch.Generator | None = None) -> Tensor:
     """Mask exactly ceil(ratio * n) tokens of each image, at least one, all subsets being equally likely: bool (B,N).
@@ -56,6 +47,14 @@ def random_mask(ratio: Tensor, num_tokens: int = 256, candidates: Tensor | None 
     score = torch.rand(candidates.shape, generator=generator, device=generator.device if generator else "cpu")
     score = upload(score, device).masked_fill(~candidates, torch.inf)
     return keep_lowest(score, mask_count(upload(ratio, device), n).minimum(n))
+
+# %% ../nbs/05_masking.ipynb #05-008
+def mask_to_hole(mask: Tensor, size: int = 64) -> Tensor:
+    "The pixels that masked tokens stand for: `mask` (B,N) bool over a square grid -> hole (B,1,size,size) bool."
+    side = round(mask.shape[1] ** 0.5)
+    if side**2 != mask.shape[1] or size % side:
+        raise ValueError(f"mask must be (B,N) with N a square whose side divides {size}; got {tuple(mask.shape)}")
+    return mask.view(-1, 1, side, side).repeat_interleave(size // side, 2).repeat_interleave(size // side, 3)
 
 # %% ../nbs/05_masking.ipynb #05-027
 def bernoulli_mask(batch: int, num_tokens: int = 256, p: float = 0.5,

@@ -37,6 +37,7 @@ def _check_pairs(made: Tensor, real: Tensor, holes: Tensor) -> tuple[Tensor, Ten
     if not holes.any(): raise ValueError("no pixel is missing in these holes")
     return made, real, holes
 
+# %% ../nbs/appendix/e_scores.ipynb #e-11062a
 def hole_psnr(made: Tensor, real: Tensor, holes: Tensor) -> float:
     "PSNR in dB of 8-bit levels over the missing pixels of all images (B,3,H,W) together; inf if they are equal."
     made, real, holes = _check_pairs(made, real, holes)
@@ -60,8 +61,7 @@ _ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 
 def hole_lpips(made: Tensor, real: Tensor, holes: Tensor) -> float:
     """LPIPS of AlexNet (Zhang et al. 2018) as a map, averaged over the missing pixels of all images (B,3,H,W): 0 for
-    equal ones. ImportError without the package lpips, FileNotFoundError if AlexNet's weights are not there and not
-    to be had."""
+    equal ones. ImportError without lpips, FileNotFoundError if AlexNet's weights are not there nor to be had."""
     try: import lpips
     except ImportError as error: raise ImportError("hole_lpips needs the package lpips: pip install lpips") from error
     made, real, holes = _check_pairs(made, real, holes)
@@ -71,12 +71,17 @@ def hole_lpips(made: Tensor, real: Tensor, holes: Tensor) -> float:
     return maps[holes].mean().item()
 
 # %% ../nbs/appendix/e_scores.ipynb #e-11064a
+def _is_eye(made: Tensor, real: Tensor, fur: Tensor) -> bool | None:
+    "Whether most pixels of `made` (3,P) are nearer to those of the eye `real` than to `fur` (3,1); None if none tells."
+    told = (real - fur).norm(dim=0) > 32  # levels: where the eye can be told from fur at all
+    nearer = (made - real).norm(dim=0) < (made - fur).norm(dim=0)
+    return (nearer[told].float().mean() > 0.5).item() if told.any() else None
+
+# %% ../nbs/appendix/e_scores.ipynb #e-11064b
 def eyes_found(made: Tensor, real: Tensor, holes: Tensor, eyes: Tensor) -> tuple[int, int]:
     """How many eyes are there again in `made`, and how many were asked for: those of the drawn cats `real` (B,3,H,W),
-    at `eyes` (B,2,H,W) by `drawn_eyes`, of which half or more lay in `holes` (B,1,H,W).
-
-    An eye is there if most of its missing pixels have a colour nearer to the drawn one than to the fur around the
-    eye."""
+    at `eyes` (B,2,H,W) by `drawn_eyes`, of which half or more lay in `holes` (B,1,H,W). An eye is there if most of
+    its missing pixels have a colour nearer to the drawn one than to the fur around it."""
     made, real, holes = _check_pairs(made, real, holes)
     made, real, found = made.float(), real.float(), []
     socket = F.max_pool2d(eyes.any(1, keepdim=True).float(), 5, 1, 2).bool()
@@ -85,11 +90,8 @@ def eyes_found(made: Tensor, real: Tensor, holes: Tensor, eyes: Tensor) -> tuple
     for i, side in asked.nonzero().tolist():
         missing = eyes[i, side] & holes[i, 0]
         fur = real[i][:, around[i, side]].median(1).values.unsqueeze(1)
-        there, here = real[i][:, missing], made[i][:, missing]
-        told = (there - fur).norm(dim=0) > 32  # levels: where the eye can be told from fur at all
-        nearer = (here - there).norm(dim=0) < (here - fur).norm(dim=0)
-        if told.any(): found.append(nearer[told].float().mean() > 0.5)
-    return sum(map(int, found)), len(found)
+        found.append(_is_eye(made[i][:, missing], real[i][:, missing], fur))
+    return found.count(True), len(found) - found.count(None)
 
 # %% ../nbs/appendix/e_scores.ipynb #e-11067
 def biharmonic(images: Tensor, holes: Tensor) -> Tensor:
@@ -102,6 +104,7 @@ def biharmonic(images: Tensor, holes: Tensor) -> Tensor:
     made = [x if hole.all() else inpaint_biharmonic(x, hole, channel_axis=-1) for x, hole in pairs]
     return torch.from_numpy(np.stack(made)).float().movedim(-1, 1).clamp(-1, 1)
 
+# %% ../nbs/appendix/e_scores.ipynb #e-11067a
 def opencv_inpaint(images: Tensor, holes: Tensor, method: str) -> Tensor:
     """OpenCV's inpainting, `method` "TELEA" or "NS", radius 3, of `holes` (B,1,H,W) in `images` (B,3,H,W), on 8-bit
     levels."""
@@ -129,6 +132,19 @@ def baselines(images: Tensor, holes: Tensor) -> dict[str, Tensor]:
     return made
 
 # %% ../nbs/appendix/e_scores.ipynb #e-11071
+def _distances(x: np.ndarray, y: np.ndarray) -> dict:
+    "The measures of lesson 11 between real features `x` (M,D) and made ones `y` (N,D), those that so few allow."
+    few, row = min(len(x), len(y)), {}
+    if few < 4:
+        left = "kid_sd, precision and recall need 4" + (", fd and kid need 2" if few < 2 else "")
+        warnings.warn(f"left out with {len(x)} real and {len(y)} made pictures: {left}", stacklevel=3)
+    if few >= 2: row |= dict(fd=frechet_distance(x, y), kid=kernel_distance(x, y))
+    if few >= 4:
+        row["kid_sd"] = kernel_distance_spread(x, y, generator=torch.Generator().manual_seed(0))[1]
+        row["precision"], row["recall"] = precision_recall(x, y)
+    return row
+
+# %% ../nbs/appendix/e_scores.ipynb #e-11071a
 def score(real: Tensor, made: Tensor, holes: Tensor | None, network: Network,
           real_features: np.ndarray | None = None) -> dict:
     """One row of a table for images (B,3,H,W) `made` against `real`: images, fd, kid, kid_sd, precision, recall; with
@@ -138,16 +154,9 @@ def score(real: Tensor, made: Tensor, holes: Tensor | None, network: Network,
     row. What needs more images than there are is left out with a warning; ValueError if nothing would be left."""
     x = image_features(real, network) if real_features is None else real_features
     y = image_features(made, network)
-    few, row = min(len(x), len(y)), dict(images=len(y))
-    if few < 2 and holes is None:
+    if min(len(x), len(y)) < 2 and holes is None:
         raise ValueError(f"a distance needs at least 2 pictures on each side; got {len(x)} real, {len(y)} made")
-    if few < 4:
-        left = "kid_sd, precision and recall need 4" + (", fd and kid need 2" if few < 2 else "")
-        warnings.warn(f"left out with {len(x)} real and {len(y)} made pictures: {left}", stacklevel=2)
-    if few >= 2: row |= dict(fd=frechet_distance(x, y), kid=kernel_distance(x, y))
-    if few >= 4:
-        row["kid_sd"] = kernel_distance_spread(x, y, generator=torch.Generator().manual_seed(0))[1]
-        row["precision"], row["recall"] = precision_recall(x, y)
+    row = dict(images=len(y)) | _distances(x, y)
     if holes is None: return row
     row["hole_psnr"] = hole_psnr(made, real, holes)
     try: row["hole_ssim"] = hole_ssim(made, real, holes)
@@ -160,6 +169,14 @@ def _cell(value) -> str:
     if value is None: return ""
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
+def _aligned(lines: list[list[str]]) -> str:
+    "Lines of cells, the first one the headings, as a Markdown table: the first column to the left, the others right."
+    widths = [max(3, *map(len, column)) for column in zip(*lines)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    texts = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in (lines[0], rule, *lines[1:])]
+    return "\n".join(f"| {' | '.join(text)} |" for text in texts)
+
+# %% ../nbs/appendix/e_scores.ipynb #e-11073c
 def markdown_table(rows: Mapping[str, Mapping], heads: Mapping[str, str] | None = None, first: str = "") -> str:
     """Rows by name, each a mapping from columns to values as `score` gives it, as a Markdown table whose columns are
     aligned.
@@ -169,11 +186,7 @@ def markdown_table(rows: Mapping[str, Mapping], heads: Mapping[str, str] | None 
     heads = heads or {column: column for row in rows.values() for column in row}
     columns = [column for column in heads if any(row.get(column) is not None for row in rows.values())]
     lines = [[first, *(heads[column] for column in columns)]]
-    lines += [[name, *(_cell(row.get(column)) for column in columns)] for name, row in rows.items()]
-    widths = [max(3, *map(len, column)) for column in zip(*lines)]
-    lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
-    texts = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
-    return "\n".join(f"| {' | '.join(text)} |" for text in texts)
+    return _aligned(lines + [[name, *(_cell(row.get(column)) for column in columns)] for name, row in rows.items()])
 
 # %% ../nbs/appendix/e_scores.ipynb #e-11078e
 @dataclass(frozen=True)
@@ -213,6 +226,7 @@ def hole_l1(made: Tensor, real: Tensor, holes: Tensor) -> Tensor:
     "Mean absolute error of images (B,3,H,W) over the missing numbers; `holes` (B,1,H,W)."
     return (made - real).abs().masked_fill(~holes, 0.0).sum() / (3 * holes.sum())
 
+# %% ../nbs/appendix/e_scores.ipynb #e-11078f1
 def fit_hole_cnn(cnn: HoleCNN, batches: Iterable[Tensor], steps: int, make_holes: Callable = random_holes,
                  loss: Callable = hole_l1, lr: float = 1e-3, generator: torch.Generator | None = None) -> list[float]:
     """Train `cnn` for `steps` batches (B,3,H,W) in [-1,1], with holes `make_holes(B, H, generator)`; returns the
@@ -246,34 +260,37 @@ def direct_inpaint(images: Tensor, holes: Tensor, weights: str | Path = "cats64-
 
 # %% ../nbs/appendix/e_scores.ipynb #e-11080
 class _Fingerprints(NamedTuple):
-    """For each picture: `names` (a path, or a number), `digests` of the decoded pixels, `greys` (M,256) of mean 0
-    and length 1."""
+    "For each picture its name (a path, a number), digest of the pixels, and greys (M,256) of mean 0 and length 1."
     names: list
     digests: list[bytes]
     greys: Tensor
 
-def _fingerprints(images: Images) -> _Fingerprints:
-    """`_Fingerprints` of anything that `picture_batches` takes. A picture of one grey gets greys of 0, which
-    resemble nothing."""
-    digests, greys = [], []
+def _thumbnails(levels: Tensor) -> Tensor:
+    "Levels (B,3,H,W) as greys (B,256) of mean 0 and length 1; a picture of one grey gets 0, which resembles nothing."
     luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    grey = F.adaptive_avg_pool2d((levels * luma).sum(1, keepdim=True), 16).flatten(1)
+    grey = grey - grey.mean(1, keepdim=True)
+    return torch.where(grey.norm(dim=1, keepdim=True) > 0.1, F.normalize(grey, dim=1), 0)
+
+# %% ../nbs/appendix/e_scores.ipynb #e-11080a
+def _fingerprints(images: Images) -> _Fingerprints:
+    "`_Fingerprints` of anything that `picture_batches` takes."
+    digests, greys = [], []
     for levels in picture_batches(images, batch_size=16):
         digests += [hashlib.sha256(f"{tuple(x.shape)}".encode() + x.numpy().tobytes()).digest() for x in levels]
-        grey = F.adaptive_avg_pool2d((levels * luma).sum(1, keepdim=True), 16).flatten(1)
-        grey = grey - grey.mean(1, keepdim=True)
-        greys.append(torch.where(grey.norm(dim=1, keepdim=True) > 0.1, F.normalize(grey, dim=1), 0))
+        greys.append(_thumbnails(levels))
     is_folder = isinstance(images, (str, Path)) and Path(images).suffix.lower() != ".csv"
     return _Fingerprints(find_pictures(images) if is_folder else list(range(len(digests))), digests, torch.cat(greys))
 
 # %% ../nbs/appendix/e_scores.ipynb #e-11081
 class Leak(NamedTuple):
-    """A picture of `test` that is in `train` (paths, or numbers): `kind` is exact or near, `correlation` that of
-    their greys."""
+    "A picture of `test` that is in `train` (paths, or numbers): `kind` exact or near, and the greys' `correlation`."
     train: int | Path
     test: int | Path
     kind: str
     correlation: float
 
+# %% ../nbs/appendix/e_scores.ipynb #e-11081a
 def find_leaks(train: Images, test: Images, threshold: float = 0.97) -> list[Leak]:
     """All pairs of a picture in `train` and one in `test` that are copies, in order of `test`: exact (the same decoded
     pixels) or near (greys at 16x16 correlated above `threshold`). Both are anything that `picture_batches` takes.

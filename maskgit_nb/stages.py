@@ -2,7 +2,7 @@
 
 # %% ../nbs/10_train_both.ipynb #10-003
 from __future__ import annotations
-import math, os, statistics
+import math, statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 from tqdm.auto import tqdm
-from .data import FreshCats, ShardStream, decoded, fingerprint, share_out, take_batches
+from .data import FreshCats, ShardStream, decoded, fingerprint, take_batches, write_together
 from .decoding import evaluating, predict
 from .files import save_module, save_sheet
 from .images import box_holes, random_holes, upload
@@ -33,26 +33,33 @@ __all__ = ['RATIOS', 'HOLES', 'VQGANLoss', 'image_gradients', 'validate_vqgan', 
 # %% ../nbs/10_train_both.ipynb #10-09062
 @dataclass(frozen=True)
 class VQGANLoss:
-    """Weights of the VQGAN's loss beside |x - x_hat| and the quantizer's: `perceptual` on `PerceptualLoss` (0: not
-    used), `adversarial` relative to the size of the reconstruction's gradient, from step `adversarial_start` on.
-    Dead codes restart until `restart_until` of all steps; `usage_decay` is the memory of the share by which they
-    count as dead."""
-    perceptual: float = option(0.0, "[0,inf)")
+    """Weights of the VQGAN's loss beside |x - x_hat| and the quantizer's. `adversarial` is relative to the size of the
+    reconstruction's gradient; `usage_decay` is the memory of the share by which a code counts as dead."""
+    perceptual: float = option(0.0, "[0,inf)")  # on `PerceptualLoss`; 0: not used
     adversarial: float = option(0.5, "[0,inf)")
-    adversarial_start: int = option(2000, "[0,inf)")
-    restart_until: float = option(0.7, "[0,1]")
+    adversarial_start: int = option(2000, "[0,inf)")  # the step from which on the discriminator takes part
+    restart_until: float = option(0.7, "[0,1]")  # of all steps: until then, dead codes restart
     usage_decay: float = option(0.99, "[0,1)")
 
     def __post_init__(self): check_options(self)
+
+# %% ../nbs/10_train_both.ipynb #10-09062b
+def _scaled_push(made: Tensor, gradient: Tensor, share: float, discriminator: nn.Module,
+                 total: Callable | None) -> tuple[Tensor, Tensor]:
+    "The adversarial gradient at `made` (B,3,H,W), scaled to `share` times the size of `gradient`, and its loss."
+    fooled = -discriminator(made).mean()
+    push, = torch.autograd.grad(fooled, made)
+    squares = [x.square().sum() for x in (gradient, push)]
+    sizes = [x.sqrt() for x in (map(total, squares) if total else squares)]
+    return push * (share * sizes[0] / (sizes[1] + 1e-12)), fooled.detach()
 
 # %% ../nbs/10_train_both.ipynb #10-09063
 def image_gradients(made: Tensor, real: Tensor, loss: VQGANLoss, perceptual: PerceptualLoss | None,
                     discriminator: nn.Module | None, total: Callable | None = None) -> tuple[Tensor, dict]:
     """Gradient of the image losses with respect to the reconstruction `made` (B,3,H,W), and the losses as numbers.
 
-    The adversarial part is scaled to `loss.adversarial` times the reconstruction part's norm (adaptive weight, Esser
-    et al. 2021, eq. 7, taken at the image instead of the last layer: one backward pass through the decoder serves
-    both). The discriminator's own parameters receive no gradient here. `total` sums a number over all processes, if
+    The adversarial part is scaled to `loss.adversarial` times the reconstruction part's norm (Esser et al. 2021,
+    eq. 7). The discriminator's own parameters receive no gradient here. `total` sums a number over all processes, if
     there are several.
     """
     made = made.detach().requires_grad_()
@@ -61,28 +68,22 @@ def image_gradients(made: Tensor, real: Tensor, loss: VQGANLoss, perceptual: Per
     gradient, = torch.autograd.grad(l1 + loss.perceptual * distance, made)
     metrics = dict(l1=l1.detach(), perceptual=distance.detach())
     if discriminator is not None:
-        fooled = -discriminator(made).mean()
-        push, = torch.autograd.grad(fooled, made)
-        squares = [x.square().sum() for x in (gradient, push)]
-        sizes = [x.sqrt() for x in (map(total, squares) if total else squares)]
-        gradient = gradient + push * (loss.adversarial * sizes[0] / (sizes[1] + 1e-12))
-        metrics["fooled"] = fooled.detach()
+        push, metrics["fooled"] = _scaled_push(made, gradient, loss.adversarial, discriminator, total)
+        gradient = gradient + push
     return gradient, metrics
 
 # %% ../nbs/10_train_both.ipynb #10-09067
 def validate_vqgan(vqgan: VQGAN, val: Tensor, sheet: Path, distance: Callable | None = None) -> dict:
-    """PSNR, l1 and perplexity of the reconstructions of `val` (M,3,H,W), and `val_rfd`, their Fréchet distance to
-    the originals, if `distance(made)` is given, which measures it; writes the first 16 to `sheet`, below the
-    originals."""
-    val = val.cpu()
+    """PSNR, l1 and perplexity of the reconstructions of `val` (M,3,H,W), and `val_rfd` if `distance(made)` measures
+    it, the Fréchet distance to the originals; writes the first 16 to `sheet`, below the originals."""
+    val, device = val.cpu(), vqgan.device
     with evaluating(vqgan):
-        tokens = torch.cat([vqgan.encode(x.to(vqgan.device)) for x in val.split(64)])
+        tokens = torch.cat([vqgan.encode(x.to(device)) for x in val.split(64)])
         made = torch.cat([vqgan.decode(t) for t in tokens.split(64)]).cpu()
     save_sheet([val[:16], made[:16]], sheet)
     found = dict(val_psnr=psnr(made, val), val_l1=F.l1_loss(made, val).item(),
                  val_perplexity=perplexity(tokens.cpu(), vqgan.config.codebook_size))
-    if distance is not None: found["val_rfd"] = distance(made)
-    return found
+    return found | ({} if distance is None else dict(val_rfd=distance(made)))
 
 # %% ../nbs/10_train_both.ipynb #10-09070
 class Judge(Learner):
@@ -96,6 +97,20 @@ class Judge(Learner):
         loss = hinge_loss(*self.module(torch.cat([real, made])).chunk(2))
         self.learn(loss)
         return loss.detach()
+
+# %% ../nbs/10_train_both.ipynb #10-09070c
+def _train_on(stage: VQGANStage, x: Tensor, playing: bool) -> tuple[Reconstruction, dict]:
+    "One micro-batch, for the VQGAN and, if it is `playing`, for the discriminator."
+    accelerator, judge = stage.accelerator, stage.judge
+    seen = accelerator.unwrap_model(judge.module) if playing else None
+    with accelerator.accumulate(stage.module, judge.module):
+        rec = stage.forward(x)
+        with accelerator.autocast():
+            total = partial(accelerator.reduce, reduction="sum")
+            gradient, metrics = image_gradients(rec.images, x, stage.loss, stage.perceptual, seen, total)
+        stage.learn(rec.vq_loss + (rec.images * gradient).sum())
+        if playing: metrics["discriminator"] = judge.learn_from(x, rec.images.detach())
+    return rec, metrics
 
 # %% ../nbs/10_train_both.ipynb #10-09070a
 class VQGANStage(Stage):
@@ -113,28 +128,16 @@ class VQGANStage(Stage):
         self.quantizer, self.judge = vqgan.quantizer, Judge(accelerator, config)
         self.learners.append(self.judge)
 
-    def train_on(self, x: Tensor, playing: bool) -> tuple[Reconstruction, dict]:
-        "One micro-batch, for the VQGAN and, if it is `playing`, for the discriminator."
-        judge = self.accelerator.unwrap_model(self.judge.module) if playing else None
-        with self.accelerator.accumulate(self.module, self.judge.module):
-            rec = self.forward(x)
-            with self.accelerator.autocast():
-                total = partial(self.accelerator.reduce, reduction="sum")
-                gradient, metrics = image_gradients(rec.images, x, self.loss, self.perceptual, judge, total)
-            self.learn(rec.vq_loss + (rec.images * gradient).sum())
-            if playing: metrics["discriminator"] = self.judge.learn_from(x, rec.images.detach())
-        return rec, metrics
-
     def train(self, step: TrainStep) -> None:
         playing = self.loss.adversarial > 0 and step.number > self.loss.adversarial_start
         restarting = step.number < self.loss.restart_until * self.config.steps and not self.decoder_only
         used = []
         for x, _ in step:
-            rec, metrics = self.train_on(x.contiguous(memory_format=torch.channels_last), playing)
+            rec, metrics = _train_on(self, x.contiguous(memory_format=torch.channels_last), playing)
             if restarting: used.append(self.accelerator.gather((rec.latents.detach(), rec.tokens)))
             vq = rec.vq_loss.detach()
             step.note(loss=metrics["l1"] + vq, **metrics, vq=vq)
-        if restarting:  # once a step, by all of its images
+        if restarting:
             latents, tokens = map(torch.cat, zip(*used))
             self.quantizer.restart_dead_codes(latents, tokens, step.generator, decay=self.loss.usage_decay)
 
@@ -182,13 +185,15 @@ def fit_vqgan(model: VQGAN, images: Dataset | ShardStream | FreshCats, out: str 
         finally: stage.unwrapped().requires_grad_(True)
 
 # %% ../nbs/10_train_both.ipynb #10-09080
+def _token_type(vqgan: VQGAN) -> str: return "int16" if vqgan.config.codebook_size <= 2**15 else "int32"
+
 @torch.no_grad()
 def tokenize(vqgan: VQGAN, images: Dataset | Tensor, batch_size: int = 16, progress: bool = True) -> Tensor:
-    """The tokens (M,N) of a dataset of images, on the CPU as int16 (int32 if there are more codes than that holds).
-    On a CPU large batches are slower: what they leave between the layers does not fit into its cache."""
+    "The tokens (M,N) of a dataset of images, on the CPU as int16 (int32 if there are more codes than that holds)."
+    # on a CPU large batches are slower: what they leave between the layers does not fit into its cache
     if vqgan.device.type != "cpu": batch_size = max(batch_size, 256)
-    kept = torch.int16 if vqgan.config.codebook_size <= 2**15 else torch.int32
-    order = [list(range(len(images)))[i:i + batch_size] for i in range(0, len(images), batch_size)]
+    kept = getattr(torch, _token_type(vqgan))
+    order = [indices.tolist() for indices in torch.arange(len(images)).split(batch_size)]
     with evaluating(vqgan):
         batches = take_batches(images, order, vqgan.device)
         shown = tqdm(batches, desc="tokens", total=len(order), leave=False, disable=not progress)
@@ -202,16 +207,10 @@ def cached_tokens(vqgan: VQGAN, images: Dataset | Tensor, folder: Path, accelera
     path = folder / f"tokens-{fingerprint(vqgan)}-{fingerprint(images)}.npy"
     if not path.exists():
         data = decoded(images, folder, accelerator, progress)
-        part = Subset(data, share_out(accelerator, len(data))) if accelerator.num_processes > 1 else data
-        mine = folder / f"{path.stem}.part{accelerator.process_index}.npy"
-        np.save(mine, tokenize(vqgan, part, progress=progress and accelerator.is_local_main_process).numpy())
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            parts = [folder / f"{path.stem}.part{i}.npy" for i in range(accelerator.num_processes)]
-            np.save(folder / "tokens.partial.npy", np.concatenate([np.load(part) for part in parts]))
-            os.replace(folder / "tokens.partial.npy", path)
-            for part in parts: part.unlink()
-    accelerator.wait_for_everyone()
+        def fill(tokens: np.ndarray, rows: range) -> None:
+            part, shown = Subset(data, rows) if len(rows) < len(data) else data, accelerator.is_local_main_process
+            tokens[rows.start:rows.stop] = tokenize(vqgan, part, progress=progress and shown).numpy()
+        write_together(path, (len(data), vqgan.config.grid**2), _token_type(vqgan), fill, accelerator)
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 # %% ../nbs/10_train_both.ipynb #10-09086
@@ -226,6 +225,7 @@ def half(u: float) -> float:
 
 RATIOS = {"constant": half, "truncated_normal": _truncated_normal}
 
+# %% ../nbs/10_train_both.ipynb #10-09086c
 def mixed_holes(n: int, size: int = 64, generator: torch.Generator | None = None) -> Tensor:
     """`n` holes (n,1,size,size), True = missing: half of them free-form, the others boxes of a tenth, a quarter and
     a half of the image."""
@@ -234,7 +234,7 @@ def mixed_holes(n: int, size: int = 64, generator: torch.Generator | None = None
 
 HOLES = {"free-form": random_holes, "mixed": mixed_holes}
 
-# %% ../nbs/10_train_both.ipynb #10-09086a
+# %% ../nbs/10_train_both.ipynb #10-09086e
 def _generator_on(device: str | torch.device, generator: torch.Generator) -> torch.Generator:
     """A generator on `device` seeded by a CPU's `generator`; that one itself on a CPU, or where the device cannot
     have one."""
@@ -242,6 +242,7 @@ def _generator_on(device: str | torch.device, generator: torch.Generator) -> tor
     try: return torch.Generator(device).manual_seed(torch.randint(2**62, (), generator=generator).item())
     except (RuntimeError, NotImplementedError): return generator
 
+# %% ../nbs/10_train_both.ipynb #10-09086a
 def training_masks(batch: int, grid: int, image_size: int, schedule: str | Callable, hole_share: float,
                    generator: torch.Generator, device: str | torch.device = "cpu", holes: str = "free-form") -> Tensor:
     """Masks (batch, grid*grid) on `device` to train on: per image u ~ U(0,1) and a share gamma(u) of all tokens,
@@ -267,6 +268,16 @@ def masked_losses(transformer: nn.Module, tokens: Tensor, mask: Tensor) -> Tenso
         found.append(losses.view_as(hidden).masked_fill(~hidden, 0.0).sum(1))
     return torch.cat(found)
 
+# %% ../nbs/10_train_both.ipynb #10-090c
+def _mean(losses: Tensor, mask: Tensor) -> float: return (losses.sum() / mask.sum()).item()
+
+def _by_quarter(losses: Tensor, mask: Tensor) -> dict[str, float]:
+    "The mean of those `masked_losses` of images of which up to 25, 50, 75 and 100 % are masked, if there are any."
+    found, quarter = {}, (4 * mask.float().mean(1)).ceil()
+    for q in range(1, 5):
+        if (quarter == q).any(): found[f"val_random_{25 * q}"] = _mean(losses[quarter == q], mask[quarter == q])
+    return found
+
 # %% ../nbs/10_train_both.ipynb #10-09091
 @torch.no_grad()
 def validation_losses(model: MaskGIT, tokens: Tensor, schedule: str = "cosine", shares: Sequence[float] = ()) -> dict:
@@ -276,18 +287,14 @@ def validation_losses(model: MaskGIT, tokens: Tensor, schedule: str = "cosine", 
     of all tokens of every image."""
     config, tokens = model.vqgan.config, tokens.long().to(model.device)
     def fixed() -> torch.Generator: return torch.Generator().manual_seed(0)
-    def mean(losses: Tensor, mask: Tensor) -> float: return (losses.sum() / mask.sum()).item()
     shape = len(tokens), config.grid, config.image_size
     anywhere, holes = (training_masks(*shape, schedule, share, fixed()).to(tokens.device) for share in (0.0, 1.0))
-    losses, quarter = masked_losses(model.transformer, tokens, anywhere), (4 * anywhere.float().mean(1)).ceil()
-    found = dict(val_random=mean(losses, anywhere))
-    for q in range(1, 5):
-        if (quarter == q).any(): found[f"val_random_{25 * q}"] = mean(losses[quarter == q], anywhere[quarter == q])
-    found["val_holes"] = mean(masked_losses(model.transformer, tokens, holes), holes)
-    by_share = {}
+    losses, by_share = masked_losses(model.transformer, tokens, anywhere), {}
+    found = dict(val_random=_mean(losses, anywhere)) | _by_quarter(losses, anywhere)
+    found["val_holes"] = _mean(masked_losses(model.transformer, tokens, holes), holes)
     for share in shares:
         mask = random_mask(torch.full((len(tokens),), share), config.grid**2, generator=fixed()).to(tokens.device)
-        by_share[str(share)] = mean(masked_losses(model.transformer, tokens, mask), mask)
+        by_share[str(share)] = _mean(masked_losses(model.transformer, tokens, mask), mask)
     return found | dict(val_by_share=by_share) if by_share else found
 
 # %% ../nbs/10_train_both.ipynb #10-09091a
@@ -306,8 +313,7 @@ def validate_maskgit(model: MaskGIT, val: Tensor, tokens: Tensor, schedule: str,
 # %% ../nbs/10_train_both.ipynb #10-09095
 @dataclass(frozen=True)
 class MaskGITTask:
-    """What the second stage is asked: the masks, those of `training_masks`, and which tokens count, "masked" or
-    "all"."""
+    "What the second stage is asked: the masks, as `training_masks`, and which tokens count, \"masked\" or \"all\"."
     schedule: str | Callable = "cosine"
     hole_share: float = option(0.5, "[0,1]")
     holes: str = option("free-form", tuple(HOLES))
@@ -353,7 +359,7 @@ class MaskGITStage(Stage):
 
     def save(self, folder: Path) -> None: self.average_model.save_pretrained(folder)
 
-# %% ../nbs/10_train_both.ipynb #10-09095a
+# %% ../nbs/10_train_both.ipynb #10-09095e
 def _tokens_or_images(images, vqgan: VQGAN, folder: Path, accelerator: Accelerator, cache: bool, progress: bool):
     """What the second stage reads: tokens if it can, else pictures. ValueError if tokens are given that are not this
     VQGAN's."""
@@ -365,6 +371,7 @@ def _tokens_or_images(images, vqgan: VQGAN, folder: Path, accelerator: Accelerat
     if cache and not hasattr(images, "batches"): return cached_tokens(vqgan, images, folder, accelerator, progress)
     return decoded(images, folder, accelerator, progress)
 
+# %% ../nbs/10_train_both.ipynb #10-09095a
 def fit_maskgit(model: MaskGIT, images: Dataset | ShardStream | FreshCats | Tensor, out: str | Path,
                 config: TrainConfig = TrainConfig(), schedule: str | Callable = "cosine", hole_share: float = 0.5,
                 label_smoothing: float = 0.1, loss_on: str = "masked", val: Tensor | None = None, resume: bool = True,

@@ -30,18 +30,18 @@ def _combinations(values: Mapping[str, Iterable]) -> list[dict]:
     "All combinations of the values of some options."
     return [dict(zip(values, found)) for found in itertools.product(*values.values())]
 
+# %% ../nbs/appendix/f_sweeps.ipynb #f-12026b
 def name_settings(settings: Mapping | Sequence) -> dict[str, dict]:
-    """Settings by name: a mapping from names to options is taken as it is; a list of options gets names such as
-    "steps=4"; of a mapping from options to lists of values, all combinations are taken. ValueError if there is none,
-    or one twice."""
+    """Settings by name: a mapping from names to options is taken as it is; options in a list get names such as
+    "steps=4"; of a mapping from options to values, all combinations are taken. ValueError if none or one twice."""
     if isinstance(settings, Mapping) and all(isinstance(value, Mapping) for value in settings.values()):
         named = {str(name): dict(options) for name, options in settings.items()}
     else:
         listed = _combinations(settings) if isinstance(settings, Mapping) else settings
         named = {", ".join(f"{k}={v}" for k, v in options.items()) or "defaults": dict(options) for options in listed}
         if len(named) < len(listed): raise ValueError(f"settings must differ from each other; got {list(listed)}")
-    if not named: raise ValueError("settings must hold at least one setting; got none")
-    return named
+    if named: return named
+    raise ValueError("settings must hold at least one setting; got none")
 
 # %% ../nbs/appendix/f_sweeps.ipynb #f-12029
 def inpaint_defaults() -> dict:
@@ -50,6 +50,7 @@ def inpaint_defaults() -> dict:
     defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
     return {name: value for name, value in defaults.items() if name not in ("frames", "generator", "logit_bias")}
 
+# %% ../nbs/appendix/f_sweeps.ipynb #f-12029a
 def split_options(settings: Mapping[str, dict], base: Mapping) -> tuple[dict, dict[str, dict]]:
     """What all settings share, and for each setting all that varies; values not given are those of `base`.
     ValueError for an option that `base` lacks, or a value that JSON cannot hold."""
@@ -105,6 +106,7 @@ def mend_all(model: MaskGIT, images: Tensor, holes: Tensor, seed: int = 0, **opt
     generator, batches = torch.Generator().manual_seed(seed), zip(images.split(64), holes.split(64), strict=True)
     return torch.cat([model.inpaint(x, h, generator=generator, **options).images.cpu() for x, h in batches])
 
+# %% ../nbs/appendix/f_sweeps.ipynb #f-043b
 class Sweep:
     """A comparison of settings for one `model` on the same `images` (M,3,H,W) with the same `holes` (M,1,H,W),
     judged on the features of `network`, a name for `get_network` or a function. `data` says in words what the images

@@ -2,7 +2,7 @@
 
 # %% ../nbs/09_training.ipynb #09-003
 from __future__ import annotations
-import copy, importlib.util, itertools, json, math, os, shutil, signal, sys, threading, time
+import copy, importlib.util, itertools, json, math, os, shutil, signal, sys, threading, time, warnings, zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration, DistributedType
+from accelerate.utils import DataLoaderConfiguration, DistributedType, LoggerType
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -23,10 +23,10 @@ from .files import read_rows, save_text
 def __getattr__(name: str): return moved(__name__, name)  # names that have moved to an appendix
 
 # %% auto #0
-__all__ = ['SEEDS', 'within', 'in_words', 'option', 'check_options', 'TrainConfig', 'warmup_cosine', 'make_optimizers',
-           'step_all', 'make_accelerator', 'Learner', 'EMA', 'find_checkpoints', 'save_checkpoint', 'RunLog',
-           'run_settings', 'source_settings', 'changed_settings', 'TrainStep', 'Stage', 'run_in', 'terminated',
-           'open_batches', 'run_steps']
+__all__ = ['SEEDS', 'TRACKERS', 'within', 'in_words', 'option', 'check_options', 'TrainConfig', 'warmup_cosine',
+           'make_optimizers', 'step_all', 'make_accelerator', 'Learner', 'EMA', 'find_checkpoints', 'save_checkpoint',
+           'RunLog', 'run_settings', 'source_settings', 'changed_settings', 'TrainStep', 'Stage', 'run_in',
+           'terminated', 'open_batches', 'run_steps']
 
 # %% ../nbs/09_training.ipynb #09-006
 def within(value: float, interval: str) -> bool:
@@ -42,6 +42,7 @@ def in_words(allowed: str | Sequence[str]) -> str:
     if high != "inf": return f"within {allowed}"
     return f"at least {low}" if allowed[0] == "[" else f"above {low}"
 
+# %% ../nbs/09_training.ipynb #09-006o
 def option(default, allowed: str | Sequence[str]):
     "A field of a dataclass that may have the values of an interval, or these names: see `check_options`."
     return field(default=default, metadata=dict(allowed=allowed))
@@ -56,6 +57,7 @@ def check_options(config) -> None:
 
 # %% ../nbs/09_training.ipynb #09-006b
 SEEDS = "[0,4294967295]"
+TRACKERS = ("auto", "none", *(kind.value for kind in LoggerType if kind != LoggerType.ALL))
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -86,7 +88,7 @@ class TrainConfig:
     save_every: int = option(1000, "[1,inf)")
     keep: int = option(2, "[1,inf)")
     compile: bool = False
-    tracker: str = "auto"
+    tracker: str = option("auto", TRACKERS)
     progress: bool = True
 
     def __post_init__(self): check_options(self)
@@ -99,27 +101,32 @@ def warmup_cosine(step: int, warmup: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
 
 # %% ../nbs/09_training.ipynb #09-018
+def _groups(module: nn.Module, muon: bool) -> tuple[list, list, list]:
+    "Parameters that decay, those that do not (biases, norms, embeddings), and, with `muon`, the matrices in `blocks`."
+    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    blocks = module.blocks.parameters() if muon and hasattr(module, "blocks") else ()
+    inside, decayed, spared, matrices = {id(p) for p in blocks if p.ndim == 2}, [], [], []
+    for name, p in module.named_parameters():
+        if not p.requires_grad: continue
+        if id(p) in inside: matrices.append(p)
+        elif p.ndim <= 1 or name.endswith(("bias", "position_embedding")) or id(p) in embeddings: spared.append(p)
+        else: decayed.append(p)
+    return decayed, spared, matrices
+
+# %% ../nbs/09_training.ipynb #09-018a
 def make_optimizers(module: nn.Module, config: TrainConfig) -> tuple[list[Optimizer], list[LambdaLR]]:
     """AdamW with weight decay on matrices and kernels only (not on biases, norms or embeddings); for "muon" the
     matrices in `module.blocks` have an optimiser of their own. For each its warm-up and cosine, to be stepped after
     every optimiser step."""
-    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
-    blocks = module.blocks.parameters() if config.optimizer == "muon" and hasattr(module, "blocks") else ()
-    muon = {id(p) for p in blocks if p.ndim == 2}
-    decayed, spared, matrices = [], [], []
-    for name, p in module.named_parameters():
-        if not p.requires_grad: continue
-        if id(p) in muon: matrices.append(p)
-        elif p.ndim <= 1 or name.endswith(("bias", "position_embedding")) or id(p) in embeddings: spared.append(p)
-        else: decayed.append(p)
+    decayed, spared, matrices = _groups(module, config.optimizer == "muon")
     groups = [dict(params=decayed, weight_decay=config.weight_decay), dict(params=spared, weight_decay=0.0)]
     optimizers = [torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))]
-    if matrices:
-        optimizers.append(torch.optim.Muon(matrices, lr=config.lr, weight_decay=config.weight_decay,
-                                           adjust_lr_fn="match_rms_adamw"))
+    options = dict(lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+    if matrices: optimizers.append(torch.optim.Muon(matrices, **options))
     def factor(step: int) -> float: return warmup_cosine(step, config.warmup, config.steps)
     return optimizers, [LambdaLR(optimizer, factor) for optimizer in optimizers]
 
+# %% ../nbs/09_training.ipynb #09-018b
 def step_all(optimizers: list, schedules: list) -> None:
     "One step of every optimiser and of every schedule; then the gradients are dropped."
     for optimizer in optimizers: optimizer.step()
@@ -133,17 +140,18 @@ def make_accelerator(config: TrainConfig, device: str | torch.device | None = No
     tracker, if one is to write to `out`. A notebook makes several in one process, so the settings of the last are
     forgotten first."""
     AcceleratorState._reset_state(reset_partial_state="WORLD_SIZE" not in os.environ)
-    tracker = config.tracker
+    tracker, folder = ("none", None) if out is None else (config.tracker, str(out))
     if tracker == "auto": tracker = "tensorboard" if importlib.util.find_spec("tensorboard") else "none"
     accelerator = Accelerator(
         mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate,
         dataloader_config=DataLoaderConfiguration(split_batches=True),  # else schedules step once for each process
         cpu=device is not None and torch.device(device).type == "cpu",
-        log_with=None if tracker == "none" or out is None else tracker, project_dir=None if out is None else str(out))
+        log_with=None if tracker == "none" else tracker, project_dir=folder)
     if device is not None and accelerator.num_processes == 1:
         accelerator.state.device = PartialState().device = torch.device(device)
     return accelerator
 
+# %% ../nbs/09_training.ipynb #09-027a
 class Learner:
     """A `module` as accelerate wants it, with its optimisers and their schedules. Gradients longer than
     `config.clip` are cut."""
@@ -154,8 +162,7 @@ class Learner:
         self.optimizers, self.schedules = rest[:len(optimizers)], rest[len(optimizers):]
 
     def learn(self, loss: Tensor) -> None:
-        """The gradients of one micro-batch's loss; after the last of a step, which accelerate knows, the optimisers
-        step."""
+        "The gradients of one micro-batch's loss; after the last of a step the optimisers step."
         self.accelerator.backward(loss)
         if self.clip < math.inf and self.accelerator.sync_gradients:
             self.accelerator.clip_grad_norm_(self.module.parameters(), self.clip)
@@ -198,6 +205,7 @@ def _remove_checkpoint(path: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
     shutil.rmtree(path.rename(doomed))
 
+# %% ../nbs/09_training.ipynb #09-043a
 def save_checkpoint(accelerator: Accelerator, out: Path, step: int, keep: int, settings: Mapping = {}) -> None:
     """Write all training state to `out/checkpoint-<step>`, and the run's `settings` as JSON: first beside it, then
     renamed, so that a checkpoint is whole or absent. Only then are all but the newest `keep` removed."""
@@ -239,8 +247,13 @@ class RunLog:
 
     @staticmethod
     def read(out: str | Path) -> list[dict]:
-        "All whole rows of the log in folder `out`; none if there is no log."
-        return read_rows(Path(out) / "log.jsonl")
+        """All whole rows of the log in folder `out`; none if there is no log. ValueError if it is no log."""
+        path = Path(out) / "log.jsonl"
+        rows = read_rows(path)
+        for row in rows:
+            if isinstance(row.get("step"), int) and isinstance(row.get("seconds", 0), (int, float)): continue
+            raise ValueError(f"{path} is no log of a run: it holds a row whose step or seconds are no number")
+        return rows
 
 # %% ../nbs/09_training.ipynb #09-048b
 def run_settings(config: TrainConfig, model: nn.Module, **others) -> dict:
@@ -255,6 +268,7 @@ def source_settings(images: Dataset | ShardStream | FreshCats) -> dict:
     stream = hasattr(images, "batches")
     return dict(stream=type(images).__name__ if stream else "none", images=0 if stream else len(images))
 
+# %% ../nbs/09_training.ipynb #09-048d
 # With another one of these, the state of a checkpoint has no place to go.
 _FITTING = "model", "optimizer", "decoder_only", "vqgan", "stream"
 
@@ -265,13 +279,17 @@ def changed_settings(before: Mapping, now: Mapping, out: Path) -> list[str]:
     """In words what a run in `out` is told now and was not told `before`. ValueError if its state cannot serve what
     is asked for now."""
     for name in _FITTING:
-        if name not in before or before[name] == now.get(name): continue
-        if name == "model" and before[name].items() <= now[name].items(): continue  # an older version had fewer fields
-        parts = _changes(before[name], now[name]) if name == "model" else [f"{name} {now[name]} (was {before[name]})"]
+        old, new = before.get(name), now.get(name)
+        if name not in before or old == new: continue
+        parts = [f"{name} {new} (was {old})" if name in now else f"no {name} (was {old})"]
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            if old.items() <= new.items(): continue  # an older version had fewer fields
+            parts = _changes(old, new)
         raise ValueError(f"{out} holds a run of another kind, asked for now: {', '.join(parts) or 'another stage'}. "
                          "Give another folder, or begin anew in this one (resume=False, --restart)")
     return _changes({name: value for name, value in before.items() if name not in _FITTING}, now)
 
+# %% ../nbs/09_training.ipynb #09-048f
 def _set_aside(out: Path) -> Path | None:
     """Move the run in `out`, its checkpoints, log, sheets and weights, into `out/before-1` (2, 3, ...), the result;
     None without one."""
@@ -356,8 +374,7 @@ class Stage(Learner):
 # %% ../nbs/09_training.ipynb #09-051
 @contextmanager
 def _hold_folder(out: Path) -> Iterator[None]:
-    """Inside the block `out` is this process's. ValueError if it is another's. Where the system cannot lock files,
-    nothing happens."""
+    "Inside the block `out` is this process's, where the system can lock files. ValueError if it is another's."
     with open(out / ".lock", "a", encoding="utf-8") as lock:
         try:
             import fcntl
@@ -367,6 +384,7 @@ def _hold_folder(out: Path) -> Iterator[None]:
         except (ImportError, OSError): pass
         yield
 
+# %% ../nbs/09_training.ipynb #09-051r
 @contextmanager
 def run_in(out: str | Path, config: TrainConfig, model: nn.Module | None = None,
            device: str | torch.device | None = None) -> Iterator[tuple[Path, Accelerator]]:
@@ -398,11 +416,19 @@ def terminated() -> Iterator[list]:
     finally:
         for number, handler in before.items(): signal.signal(number, handler)
 
+# %% ../nbs/09_training.ipynb #09-051d
 def _anyone_told_to_stop(accelerator: Accelerator, received: list) -> bool:
     "Whether a signal to stop came to any of the processes: they stop together or not at all."
     if accelerator.num_processes == 1: return bool(received)
     return bool(accelerator.gather(torch.tensor([len(received)], device=accelerator.device)).any())
 
+def _own_rows(accelerator: Accelerator, batch_size: int) -> slice:
+    "Which rows of every batch this process takes. ValueError if the processes cannot share it equally."
+    share, remainder = divmod(batch_size, accelerator.num_processes)
+    if not remainder: return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+    raise ValueError(f"batch_size {batch_size} cannot be shared equally by {accelerator.num_processes} processes")
+
+# %% ../nbs/09_training.ipynb #09-051e
 def open_batches(accelerator: Accelerator, data, config: TrainConfig, start: int, rows: slice) -> Iterator[Tensor]:
     """The `rows` of all batches that follow step `start`, on the device. A stream learns where it was when the
     checkpoint is loaded."""
@@ -412,13 +438,6 @@ def open_batches(accelerator: Accelerator, data, config: TrainConfig, start: int
     order = EndlessBatches(len(data), config.batch_size, config.seed, start * config.accumulate, rows)
     return take_batches(data, order, accelerator.device)
 
-def _own_rows(accelerator: Accelerator, batch_size: int) -> slice:
-    "Which rows of every batch this process takes. ValueError if the processes cannot share it equally."
-    share, remainder = divmod(batch_size, accelerator.num_processes)
-    if remainder:
-        raise ValueError(f"batch_size {batch_size} cannot be shared equally by {accelerator.num_processes} processes")
-    return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
-
 # %% ../nbs/09_training.ipynb #09-051a
 def _newest_checkpoint(out: Path) -> tuple[Path | None, int]:
     "The newest checkpoint in `out` and its step; None and 0 if there is none."
@@ -426,28 +445,45 @@ def _newest_checkpoint(out: Path) -> tuple[Path | None, int]:
     return (found[-1], int(found[-1].name.split("-")[1])) if found else (None, 0)
 
 def _read_settings(checkpoint: Path) -> dict:
-    "The settings kept in a checkpoint; none if it has none, or only half of them."
-    try: return json.loads((checkpoint / "settings.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError): return {}
+    "The settings kept in a checkpoint; none if it has none, or damaged ones."
+    try: found = json.loads((checkpoint / "settings.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError): return {}
+    return found if isinstance(found, dict) else {}
+
+# %% ../nbs/09_training.ipynb #09-051g
+def _set_rates(schedule: LambdaLR) -> None:
+    "The rates that `schedule` has at its step, from the `initial_lr` that its optimiser has now."
+    schedule.base_lrs = [group["initial_lr"] for group in schedule.optimizer.param_groups]
+    factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+    schedule._last_lr = [base * factor for base, factor in zip(schedule.base_lrs, factors)]
+    for group, lr in zip(schedule.optimizer.param_groups, schedule._last_lr): group["lr"] = lr
+
+# %% ../nbs/09_training.ipynb #09-051i
+def _check_pickles(checkpoint: Path) -> None:
+    "An error if a checkpoint holds a pickle of more than tensors and numbers: accelerate would run the code in it."
+    for path in sorted(checkpoint.glob("custom_checkpoint_*.pkl")):
+        torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 def _load_checkpoint(stage: Stage, checkpoint: Path) -> None:
     """Load all training state, but keep the optimisers' settings as they are now. ValueError if `checkpoint` is of
     another model."""
     optimizers = [optimizer for learner in stage.learners for optimizer in learner.optimizers]
     asked = [[dict(group) for group in optimizer.param_groups] for optimizer in optimizers]
-    try: stage.accelerator.load_state(str(checkpoint))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is then an error
+            _check_pickles(checkpoint)
+            stage.accelerator.load_state(str(checkpoint))
     except Exception as error:  # a damaged file can raise nearly anything
-        what = f"{type(error).__name__}: {str(error)[:200]}"
+        what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise ValueError(f"{checkpoint} does not fit this model, or is damaged ({what}): remove it to go on from "
                          "the one before it, or begin anew (resume=False, --restart)") from error
     for optimizer, groups in zip(optimizers, asked):
         for group, settings in zip(optimizer.param_groups, groups): group.update(settings, params=group["params"])
     for schedule in (wrapped.scheduler for learner in stage.learners for wrapped in learner.schedules):
-        schedule.base_lrs = [group["initial_lr"] for group in schedule.optimizer.param_groups]
-        factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
-        schedule._last_lr = [base * factor for base, factor in zip(schedule.base_lrs, factors)]
-        for group, lr in zip(schedule.optimizer.param_groups, schedule._last_lr): group["lr"] = lr
+        _set_rates(schedule)
 
+# %% ../nbs/09_training.ipynb #09-051h
 def _resumed(stage: Stage, data, out: Path, rows: slice, settings: Mapping) -> tuple[int, Iterator[Tensor]]:
     """The step at which the newest checkpoint in `out` was saved, now loaded, and the batches after it. What has
     changed is told."""
@@ -459,6 +495,19 @@ def _resumed(stage: Stage, data, out: Path, rows: slice, settings: Mapping) -> t
     if changes and stage.accelerator.is_main_process:
         print(f"{out} goes on from step {start} with {', '.join(changes)}", file=sys.stderr)
     return start, batches
+
+# %% ../nbs/09_training.ipynb #09-052a
+def _log_means(log: RunLog, bar: tqdm, step: TrainStep, means: dict, rate: float) -> None:
+    "A row of the log, and the same figures on the bar; `rate` in images per second."
+    log.write(step.number, **means, images_per_second=round(rate, 2))
+    figures = " ".join(f"{name} {value:.3g}" for name, value in means.items())
+    bar.set_postfix_str(f"{figures} {rate:.1f} images/s")
+
+def _validate(stage: Stage, step: TrainStep, log: RunLog, out: Path) -> None:
+    "A row with what the stage measures, on the main process; its best state so far is saved apart."
+    main = stage.accelerator.is_main_process
+    log.write(step.number, **(stage.validate(out / "samples" / f"{step.number:08d}.png") if main else {}))
+    if main and log.is_best(stage.best_by): stage.save(out / "best")
 
 # %% ../nbs/09_training.ipynb #09-053
 def run_steps(stage: Stage, data: Dataset | ShardStream | FreshCats, out: Path, settings: Mapping = {},
@@ -487,14 +536,9 @@ def run_steps(stage: Stage, data: Dataset | ShardStream | FreshCats, out: Path, 
             log_now, save_now = step.due(config.log_every), step.due(config.save_every)
             stop = (log_now or accelerator.num_processes == 1) and _anyone_told_to_stop(accelerator, received)
             if log_now or save_now or stop: means = step.means(accelerator) | dict(lr=stage.lr)
-            if log_now:
-                rate = (number - start) * step.size / (time.perf_counter() - began)
-                log.write(number, **means, images_per_second=round(rate, 2))
-                figures = " ".join(f"{name} {value:.3g}" for name, value in means.items())
-                bar.set_postfix_str(f"{figures} {rate:.1f} images/s")
-            if step.due(config.validate_every):
-                log.write(number, **(stage.validate(out / "samples" / f"{number:08d}.png") if main else {}))
-                if main and log.is_best(stage.best_by): stage.save(out / "best")
+            rate = (number - start) * step.size / (time.perf_counter() - began)
+            if log_now: _log_means(log, bar, step, means, rate)
+            if step.due(config.validate_every): _validate(stage, step, log, out)
             if save_now or stop: save_checkpoint(accelerator, out, number, config.keep, settings)
             if stop and number < config.steps:
                 kind = KeyboardInterrupt if signal.SIGINT in received else SystemExit

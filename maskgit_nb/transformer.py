@@ -55,7 +55,8 @@ class TransformerConfig:
 # %% ../nbs/04_transformer.ipynb #04-019
 class Block(nn.Module):
     """Attention, then a two-layer perceptron, each on a residual path with its norm before it (or after:
-    `norm_first=False`). With `local` a `GridConv` adds its part before both."""
+    `norm_first=False`). With `local` a `GridConv` adds its part before both. (B,N,dim) -> (B,N,dim), or (M,dim): with a
+    mask `only` (B,N) all tokens are attended to, but only the M where it is True come out."""
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.norm_first = config.norm_first
@@ -65,12 +66,14 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(config.dim, config.hidden), nn.GELU(), nn.Linear(config.hidden, config.dim))
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, only: Tensor | None = None) -> Tensor:
         if self.local is not None: x = x + self.local(x)
+        mixed = self.attention(self.norm1(x) if self.norm_first else x)
+        if only is not None: x, mixed = x[only], mixed[only]
         if self.norm_first:
-            x = x + self.dropout(self.attention(self.norm1(x)))
+            x = x + self.dropout(mixed)
             return x + self.dropout(self.mlp(self.norm2(x)))
-        x = self.norm1(x + self.dropout(self.attention(x)))
+        x = self.norm1(x + self.dropout(mixed))
         return self.norm2(x + self.dropout(self.mlp(x)))
 
 # %% ../nbs/04_transformer.ipynb #04-032
@@ -103,6 +106,11 @@ class CodeScores(nn.Linear):
     def forward(self, h: Tensor, codes: Tensor) -> Tensor:
         return super().forward(h) @ codes.T
 
+def _code_parts(config: TransformerConfig) -> tuple[CodeEmbedding, CodeScores, nn.Parameter]:
+    "`code_in`, `code_out` and the learned scale of the scores, 8 at first."
+    dim, code_dim = config.dim, config.code_dim
+    return CodeEmbedding(code_dim, dim, bias=False), CodeScores(dim, code_dim), nn.Parameter(torch.tensor(8.0))
+
 def _code_table(config: TransformerConfig, codes: Tensor | None) -> Tensor:
     "A copy of `codes`, or zeros, to be loaded over, if None; ValueError if they are not (codebook_size, code_dim)."
     shape = (config.codebook_size, config.code_dim)
@@ -112,27 +120,24 @@ def _code_table(config: TransformerConfig, codes: Tensor | None) -> Tensor:
 
 # %% ../nbs/04_transformer.ipynb #04-034
 class BidirectionalTransformer(nn.Module):
-    """Tokens (B,N), id K standing for masked, to logits (B,N,K) (Chang et al. 2022, section 3).
-
-    The head is tied to the input embedding and has K outputs, so a mask token can never be predicted. With `code_dim`,
-    `codes` (K,code_dim) are the VQGAN's, needed if no weights are loaded afterwards; ValueError for another shape.
-    """
+    """Tokens (B,N), id K standing for masked, to logits (B,N,K) (Chang et al. 2022, section 3), or, with less work,
+    to those (M,K) of the M tokens where a mask `only` (B,N) is True. The head is tied to the input embedding and has K
+    outputs, so a mask token can never be predicted. With `code_dim`, `codes` (K,code_dim) are the VQGAN's, needed if no
+    weights are loaded afterwards; ValueError for another shape."""
     def __init__(self, config: TransformerConfig, codes: Tensor | None = None):
         super().__init__()
         self.config, self.mask_token_id = config, config.codebook_size
         self.token_embedding = nn.Embedding(config.codebook_size + 1, config.dim)
         self.position_embedding = nn.Parameter(torch.zeros(config.num_tokens, config.dim))
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.Sequential(*(Block(config) for _ in range(config.layers)))
         self.norm = nn.LayerNorm(config.dim, config.eps)
         self.predict = nn.Sequential(nn.Linear(config.dim, config.dim), nn.GELU(), nn.LayerNorm(config.dim, config.eps))
         bias_shape = (config.num_tokens, config.codebook_size) if config.position_bias else (config.codebook_size,)
         self.bias = nn.Parameter(torch.zeros(bias_shape))
         if config.code_dim:
             self.register_buffer("codes", _code_table(config, codes).to(self.bias.device))
-            self.code_in = CodeEmbedding(config.code_dim, config.dim, bias=False)
-            self.code_out = CodeScores(config.dim, config.code_dim)
-            self.code_scale = nn.Parameter(torch.tensor(8.0))
+            self.code_in, self.code_out, self.code_scale = _code_parts(config)
         self.apply(initialize_weights)
         nn.init.trunc_normal_(self.position_embedding, std=0.3 if config.code_dim else 0.02)
         if config.code_dim: nn.init.normal_(self.code_in.weight)
@@ -143,19 +148,19 @@ class BidirectionalTransformer(nn.Module):
         if self.config.code_dim: x = x + self.code_in(tokens, self.codes)
         return self.dropout(x if self.config.norm_first else self.norm(x))
 
-    def head(self, x: Tensor) -> Tensor:
-        "Vectors (B,N,dim) to logits (B,N,K)."
+    def head(self, x: Tensor, only: Tensor | None = None) -> Tensor:
+        "Vectors (B,N,dim) to logits (B,N,K); (M,dim) to (M,K) if they are those of a mask `only` (B,N)."
+        bias = self.bias if only is None else self.bias.expand(*only.shape, -1)[only]
         h = self.predict(self.norm(x) if self.config.norm_first else x)
-        logits = h @ self.token_embedding.weight[:-1].T + self.bias
+        logits = h @ self.token_embedding.weight[:-1].T + bias
         if self.config.code_dim: logits = logits + self.code_scale * self.code_out(h, self.codes)
         return logits
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, only: Tensor | None = None) -> Tensor:
         if tokens.ndim != 2 or tokens.shape[1] != self.config.num_tokens:
             raise ValueError(f"tokens must be (B,{self.config.num_tokens}); got {tuple(tokens.shape)}")
-        x = self.embed(tokens)
-        for block in self.blocks: x = block(x)
-        return self.head(x)
+        x = self.blocks[:-1](self.embed(tokens))
+        return self.head(self.blocks[-1](x, only), only)
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> BidirectionalTransformer:
@@ -168,10 +173,13 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 # %% ../nbs/04_transformer.ipynb #04-039a
-def flops_per_pass(config: TransformerConfig) -> int:
-    "Floating-point operations of one image's forward pass in its matrix products (a multiply-add counts 2)."
+def flops_per_pass(config: TransformerConfig, only: int | None = None) -> int:
+    """Floating-point operations of one image's forward pass in its matrix products (a multiply-add counts 2), if the
+    logits of `only` so many tokens are asked for (None: all)."""
     n, d, k = config.num_tokens, config.dim, config.codebook_size
+    m = n if only is None else only
     block = 2 * n * (4 * d * d + 2 * d * config.hidden) + 4 * n * n * d
     local = 2 * n * 9 * d if config.local else 0
-    codes = 2 * n * config.code_dim * (2 * d + k)
-    return config.layers * (block + local) + 2 * n * (d * d + d * k) + codes
+    unasked = 2 * (n - m) * 2 * d * config.hidden  # the last block's perceptron
+    codes = 2 * config.code_dim * (n * d + m * (d + k))
+    return config.layers * (block + local) - unasked + 2 * m * (d * d + d * k) + codes

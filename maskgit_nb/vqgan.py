@@ -37,6 +37,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor: return self.conv(F.interpolate(x, scale_factor=2.0))
 
+# %% ../nbs/02_vqgan.ipynb #02-011b
 class ChannelNorm(nn.LayerNorm):
     "LayerNorm over the channels of each position of `x` (B,C,h,w): no position looks at another."
     def forward(self, x: Tensor) -> Tensor: return super().forward(x.movedim(1, -1)).movedim(-1, 1)
@@ -59,6 +60,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor: return self.skip(x) + self.block(x)
 
+# %% ../nbs/02_vqgan.ipynb #02-018a
 class AttnBlock(nn.Module):
     "Single-head self-attention over all positions of (B,C,h,w), added to its input (Esser et al. 2021)."
     def __init__(self, channels: int, norm: str = "group"):
@@ -72,6 +74,7 @@ class AttnBlock(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v)
         return x + self.proj(mixed.transpose(1, 2).reshape(x.shape))
 
+# %% ../nbs/02_vqgan.ipynb #02-018b
 def build_layers(layout, norm: str = "channel") -> nn.Sequential:
     """The layers that `layout` lists, in order: ("conv", c_in, c_out, kernel), ("res", c_in, c_out, kernel),
     ("attn", c), ("down", c), ("up", c), ("norm", c), ("silu",), ("unshuffle", factor), ("shuffle", factor).
@@ -116,11 +119,8 @@ def psnr(x: Tensor, y: Tensor) -> float:
 
 # %% ../nbs/02_vqgan.ipynb #02-042
 class VectorQuantizer(nn.Module):
-    """Replace every latent vector by the nearest of `codebook_size` learned codes, (B,dim,h,w) to `Quantized`.
-
-    `l2_normalize` puts latents and codes on the unit sphere (Yu et al. 2022). `beta` weighs the commitment term of
-    `vq_loss`. `usage` (K,) is a running share of each code's hits.
-    """
+    """Replace every latent vector by the nearest of `codebook_size` learned codes, (B,dim,h,w) to `Quantized`: both on
+    the unit sphere if `l2_normalize` (Yu et al. 2022). `beta` is `vq_loss`'s; `usage` (K,) a running share of hits."""
     def __init__(self, codebook_size: int, dim: int, l2_normalize: bool = True, beta: float = 0.25):
         super().__init__()
         self.embedding = nn.Embedding(codebook_size, dim)
@@ -139,18 +139,16 @@ class VectorQuantizer(nn.Module):
         return self.on_sphere(self.embedding.weight)
 
     def forward(self, latents: Tensor) -> Quantized:
-        batch, dim, height, width = latents.shape
-        z = self.on_sphere(latents.float().permute(0, 2, 3, 1).reshape(-1, dim))  # (B*h*w, D)
-        codebook = self.codebook
+        grid, codebook = latents.float().permute(0, 2, 3, 1), self.codebook  # (B, h, w, D)
+        z = self.on_sphere(grid.reshape(-1, grid.shape[-1]))                 # (B*h*w, D)
         tokens = nearest_code(z.detach(), codebook.detach())
         e = codebook[tokens]
-        codes = straight_through(z, e).view(batch, height, width, dim).permute(0, 3, 1, 2)
-        return Quantized(codes, tokens.view(batch, -1), vq_loss(z, e, self.beta))
+        codes = straight_through(z, e).view(grid.shape).permute(0, 3, 1, 2)
+        return Quantized(codes, tokens.view(len(grid), -1), vq_loss(z, e, self.beta))
 
     def lookup(self, tokens: Tensor) -> Tensor:
         "The codes (B,D,h,w) of `tokens` (B,N) in [0,K), N a square number."
-        side = round(tokens.shape[1] ** 0.5)
-        return self.codebook[tokens].transpose(1, 2).unflatten(2, (side, side))
+        return self.codebook[tokens].transpose(1, 2).unflatten(2, [round(tokens.shape[1] ** 0.5)] * 2)
 
     @torch.no_grad()
     def restart_dead_codes(self, latents: Tensor, tokens: Tensor, generator: torch.Generator | None = None,
@@ -159,8 +157,7 @@ class VectorQuantizer(nn.Module):
         share onto a latent drawn from the batch. Returns how many moved. `decay` is `usage`'s memory."""
         codes, z = len(self.usage), latents.float().permute(0, 2, 3, 1).flatten(0, 2)
         hits = torch.zeros_like(self.usage).index_add_(0, tokens.flatten(), z.new_ones(tokens.numel()))
-        self.usage.lerp_(hits / hits.sum(), 1 - decay)
-        dead = self.usage < 0.03 / codes
+        dead = self.usage.lerp_(hits / hits.sum(), 1 - decay) < 0.03 / codes
         drawn = torch.randint(len(z), (codes,), generator=generator)  # for all: asking which are dead makes a GPU wait
         put = self.on_sphere(z[upload(drawn, z.device)])
         self.embedding.weight.copy_(torch.where(dead.unsqueeze(1), put, self.embedding.weight))
@@ -247,7 +244,6 @@ def taming_vqgan(channels: tuple, down_at: tuple, latent_dim: int, **options) ->
           *taming_layers(channels[::-1], up_at, 3, up=True), ("norm", top), ("silu",), ("conv", top, 3, 3)]
     return VQGANConfig(down, up, latent_dim=latent_dim, norm="group", l2_normalize=False, **options)
 
-# %% ../nbs/02_vqgan.ipynb #02-061b
 def lab_vqgan(down: tuple = (128, 128, 128, 256, 256, 512), up: tuple = (128, 128, 256, 256, 512),
               latent_dim: int = 256, **options) -> VQGANConfig:
     """The university lab's tokenizer, 64 pixels to 16x16 tokens; `down` and `up` are its widths, each from the top. Its
@@ -266,7 +262,7 @@ def paper_vqgan() -> VQGANConfig:
           ("norm", 128), ("silu",), ("conv", 128, 3, 3)]
     return VQGANConfig(down, up, latent_dim=256, image_size=256, norm="group", l2_normalize=False)
 
-# %% ../nbs/02_vqgan.ipynb #02-063
+# %% ../nbs/02_vqgan.ipynb #02-062a
 class Reconstruction(NamedTuple):
     "What `VQGAN` gives: `images` (B,3,H,W), `tokens` (B,N), scalar `vq_loss`, `latents` (B,D,h,w) before quantizing."
     images: Tensor
@@ -274,6 +270,7 @@ class Reconstruction(NamedTuple):
     vq_loss: Tensor
     latents: Tensor
 
+# %% ../nbs/02_vqgan.ipynb #02-063
 class VQGAN(nn.Module):
     "Images (B,3,H,W) in [-1,1] to tokens (B,N) in [0,K) and back (van den Oord et al. 2017; Esser et al. 2021)."
     def __init__(self, config: VQGANConfig):
@@ -283,9 +280,8 @@ class VQGAN(nn.Module):
         self.quantizer = VectorQuantizer(config.codebook_size, config.latent_dim, config.l2_normalize, config.beta)
         self.decoder = build_layers(config.decoder, config.norm)
         # ours is 2c - 1 for a colour c in [0,1], the networks' (c - mean) / std = ours * scale + shift
-        scale = [0.5 / std for std in config.std]
         shift = [(0.5 - mean) / std for mean, std in zip(config.mean, config.std)]
-        self.register_buffer("scale", torch.tensor(scale).view(3, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.tensor([0.5 / std for std in config.std]).view(3, 1, 1), persistent=False)
         self.register_buffer("shift", torch.tensor(shift).view(3, 1, 1), persistent=False)
 
     def latents(self, x: Tensor) -> Tensor:
@@ -327,10 +323,10 @@ class PatchDiscriminator(nn.Module):
     "Images (B,3,H,W) to one real-or-made score per patch, (B,1,H/8,W/8) (Isola et al. 2017)."
     def __init__(self, channels: int = 64):
         super().__init__()
-        layers, widths = [], (3, channels, 2 * channels, 4 * channels)
-        for c_in, c_out in zip(widths, widths[1:]):
-            layers += [nn.Conv2d(c_in, c_out, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, padding=1))
+        self.layers = nn.Sequential(nn.Conv2d(3, channels, 4, 2, 1), nn.LeakyReLU(0.2),
+                                    nn.Conv2d(channels, 2 * channels, 4, 2, 1), nn.LeakyReLU(0.2),
+                                    nn.Conv2d(2 * channels, 4 * channels, 4, 2, 1), nn.LeakyReLU(0.2),
+                                    nn.Conv2d(4 * channels, 1, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor: return self.layers(x)
 

@@ -23,9 +23,9 @@ from .schedules import SCHEDULES, get_schedule, mask_counts, masked_share
 from .vqgan import VQGAN
 
 # %% auto #0
-__all__ = ['STATIC', 'PAGE', 'MOST_STEPS', 'png_bytes', 'png_url', 'open_url', 'byte_text', 'static_text', 'contact_sheet',
-           'PageWidget', 'Beside', 'listening', 'choices', 'confidence_levels', 'record', 'Scrubber', 'pack_hole',
-           'unpack_hole', 'HoleBrush', 'code_portraits', 'map_order', 'CodebookExplorer', 'drawn_schedule',
+__all__ = ['STATIC', 'PAGE', 'MOST_STEPS', 'png_bytes', 'byte_text', 'png_url', 'open_url', 'contact_sheet', 'static_text',
+           'PageWidget', 'Beside', 'listening', 'heard_logits', 'choices', 'confidence_levels', 'record', 'Scrubber',
+           'pack_hole', 'unpack_hole', 'HoleBrush', 'code_portraits', 'map_order', 'CodebookExplorer', 'drawn_schedule',
            'ScheduleExplorer', 'attention_maps', 'pack_maps', 'heat', 'AttentionExplorer']
 
 # %% ../nbs/appendix/g_widgets.ipynb #g-008
@@ -36,6 +36,11 @@ def png_bytes(picture: Image.Image, colours: int = 0) -> bytes:
     picture.save(data, format="PNG", optimize=True)
     return data.getvalue()
 
+def byte_text(values: Tensor) -> str:
+    "Whole numbers from 0 to 255 as text for JavaScript's `atob`."
+    return base64.b64encode(values.to(torch.uint8).cpu().numpy().tobytes()).decode()
+
+# %% ../nbs/appendix/g_widgets.ipynb #g-008a
 def png_url(x: Tensor, colours: int = 0) -> str:
     "One image (3,H,W) as the address of a `png_bytes` that is its own content."
     return "data:image/png;base64," + base64.b64encode(png_bytes(to_picture(x), colours)).decode()
@@ -46,17 +51,7 @@ def open_url(url: str) -> Image.Image:
     except Exception:
         raise ValueError(f"expected the address of a picture, data:image/...;base64,...; got {url[:40]!r}") from None
 
-def byte_text(values: Tensor) -> str:
-    "Whole numbers from 0 to 255 as text for JavaScript's `atob`."
-    return base64.b64encode(values.to(torch.uint8).cpu().numpy().tobytes()).decode()
-
 # %% ../nbs/appendix/g_widgets.ipynb #g-011
-STATIC = files("maskgit_nb").joinpath("static")
-
-def static_text(*names: str) -> str:
-    "The files of `maskgit_nb/static` one after the other."
-    return "\n".join(STATIC.joinpath(name).read_text(encoding="utf-8") for name in names)
-
 def contact_sheet(rows: Sequence[Sequence[Image.Image]], gap: int = 4, scale: int = 2) -> bytes:
     "Rows of pictures of one size as a PNG, on white."
     width, height = (scale * side for side in rows[0][0].size)
@@ -66,13 +61,27 @@ def contact_sheet(rows: Sequence[Sequence[Image.Image]], gap: int = 4, scale: in
             sheet.paste(tile.resize((width, height), Image.Resampling.NEAREST), (j * (width + gap), i * (height + gap)))
     return png_bytes(sheet, 128)
 
-# %% ../nbs/appendix/g_widgets.ipynb #g-014
+# %% ../nbs/appendix/g_widgets.ipynb #g-013a
+STATIC = files("maskgit_nb").joinpath("static")
+
 PAGE = """<style>{css}</style><div data-mg="waiting"></div><script type="module">
 {js}
 const box = document.querySelector("[data-mg=waiting]")  // the first: scripts run in the order of the page
 box.dataset.mg = "shown"
-render({{ model: standalone({state}), el: box }})
+const model = standalone({state}), shown = () => render({{ model, el: box }})
+box.mg = {{ kind: "{kind}", model, shown, stop: shown() }}  // for a page that can answer in Python's place
 </script>"""
+
+def static_text(*names: str) -> str:
+    "The files of `maskgit_nb/static` one after the other."
+    return "\n".join(STATIC.joinpath(name).read_text(encoding="utf-8") for name in names)
+
+# %% ../nbs/appendix/g_widgets.ipynb #g-014
+def _state(widget: anywidget.AnyWidget) -> str:
+    "All values that `widget` shares with its page, as JSON; without what every widget has."
+    general = ipywidgets.DOMWidget.class_trait_names()
+    names = [name for name in widget.trait_names(sync=True) if not name.startswith("_") and name not in general]
+    return json.dumps({name: getattr(widget, name) for name in names}).replace("<", "\\u003c")  # no </script> in it
 
 class PageWidget(anywidget.AnyWidget):
     """A widget that also lives as a contact sheet and as a piece of a static page. Subclasses give `sheet` and their
@@ -100,12 +109,8 @@ class PageWidget(anywidget.AnyWidget):
 
     def to_html(self) -> str:
         "A piece of a page: the widget with its data, for a page without kernel and network."
-        names = [name
-                 for name in self.trait_names(sync=True) if not name.startswith("_")
-                 and name not in ipywidgets.DOMWidget.class_trait_names()]
-        # no </script> in the data
-        state = json.dumps({name: getattr(self, name) for name in names}).replace("<", "\\u003c")
-        return PAGE.format(css=self._css, js=self._esm.replace("export default { render }", ""), state=state)
+        js = self._esm.replace("export default { render }", "")
+        return PAGE.format(css=self._css, js=js, state=_state(self), kind=type(self).__name__)
 
     def still(self) -> dict:
         "What stands for it where no widget can be shown, by mimetype."
@@ -115,6 +120,7 @@ class PageWidget(anywidget.AnyWidget):
         data, metadata = super()._repr_mimebundle_(**kwargs)
         return data | self.still(), metadata
 
+# %% ../nbs/appendix/g_widgets.ipynb #g-014a
 class Beside(ipywidgets.HBox):
     "Widgets of ours side by side. Where no widget can be shown, the last one's contact sheet stands for all."
     def __init__(self, *widgets: PageWidget): super().__init__(widgets, layout=ipywidgets.Layout(flex_flow="row wrap"))
@@ -132,6 +138,15 @@ def listening(module: nn.Module) -> Iterator[list[Tensor]]:
     try: yield heard
     finally: hook.remove()
 
+# %% ../nbs/appendix/g_widgets.ipynb #g-016c
+def heard_logits(result: Inpainting, heard: list[Tensor]) -> Tensor:
+    """The logits (steps,B,N,K) of the steps of `result` from what was `heard` of the transformer: (B,N,K) a call, or
+    (M,K) for the M masked tokens, with zeros for all others."""
+    asked, logits = torch.stack([result.mask, *(step.mask for step in result.steps[:-1])]).cpu(), torch.cat(heard)
+    if logits.ndim == 3: return logits.unflatten(0, asked.shape[:2])
+    return logits.new_zeros(*asked.shape, logits.shape[-1]).masked_scatter(asked.unsqueeze(-1), logits)
+
+# %% ../nbs/appendix/g_widgets.ipynb #g-016a
 def choices(result: Inpainting, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """For each token of `result` at the step that decided it: the probability of its code (B,N), the five likeliest
     codes (B,N,5) and their probabilities (B,N,5), all without temperature and cut-offs; zeros for known tokens.
@@ -146,6 +161,7 @@ def choices(result: Inpainting, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]
         probability[now] = p.gather(-1, step.tokens.cpu()[now].unsqueeze(-1)).squeeze(-1)
     return probability, codes, likeliest
 
+# %% ../nbs/appendix/g_widgets.ipynb #g-016b
 def confidence_levels(result: Inpainting) -> Tensor:
     """The confidence of each step (steps,B,N) as 0 (the least sure of the run) to 254 (the surest); 255 where nothing
     was to decide."""
@@ -153,6 +169,22 @@ def confidence_levels(result: Inpainting) -> Tensor:
     finite = sure[sure.isfinite()]
     share = (sure - finite.min()) / (finite.max() - finite.min()).clamp(min=1e-9)
     return (share * 254).round().masked_fill(~sure.isfinite(), 255)
+
+# %% ../nbs/appendix/g_widgets.ipynb #g-017a
+def _tokens_left(result: Inpainting) -> Tensor:
+    "How many tokens are masked before the first step and after each (steps + 1,B)."
+    return torch.stack([result.mask.sum(1).cpu(), *(step.counts.cpu() for step in result.steps)])
+
+def _pictures(result: Inpainting, logits: Tensor, frames: Tensor) -> list[dict]:
+    "For each image what the page shows of it: `frames` (steps + 1,B,3,H,W), and what each step decided."
+    probability, codes, likeliest = choices(result, logits)
+    decided, sure, left = decided_at(result.steps).cpu(), confidence_levels(result), _tokens_left(result)
+    rivals = torch.stack([codes, (1000 * likeliest).round().long()], -1).tolist()  # (B, N, 5, 2)
+    return [dict(frames=[png_url(x, 128) for x in frames[:, i]], confidence=[byte_text(x) for x in sure[:, i]],
+                 decided=decided[i].tolist(), codes=result.tokens[i].tolist(), left=left[:, i].tolist(),
+                 probability=[round(p, 4) for p in probability[i].tolist()],
+                 likeliest=[five if step else [] for five, step in zip(rivals[i], decided[i].tolist())])
+            for i in range(len(decided))]
 
 # %% ../nbs/appendix/g_widgets.ipynb #g-018
 @torch.no_grad()
@@ -166,22 +198,14 @@ def record(model: MaskGIT, images: Tensor, holes: Tensor, name: str = "", schedu
     with listening(model.transformer) as heard:
         options |= dict(schedule=schedule, evidence=evidence, fill=fill, blend=blend)
         result = model.inpaint(images, holes, frames=True, **options)
-    logits = torch.cat(heard).unflatten(0, (len(result.steps), len(images)))
+    logits = heard_logits(result, heard)
     if evidence:
         filled = FILLS[fill](images, holes).to(model.device)
         logits = logits + visible_evidence(model.vqgan, filled, holes.to(model.device), evidence).cpu()
     frames = torch.cat([images.masked_fill(holes, 0.0)[None], step_images(model, images, holes, result, blend).cpu()])
-    probability, codes, likeliest = choices(result, logits)
-    decided, sure = decided_at(result.steps).cpu(), confidence_levels(result)
-    left = torch.stack([result.mask.sum(1).cpu(), *(step.counts.cpu() for step in result.steps)])  # (steps + 1, B)
-    rivals = torch.stack([codes, (1000 * likeliest).round().long()], -1).tolist()  # (B, N, 5, 2)
-    pictures = [dict(frames=[png_url(x, 128) for x in frames[:, i]], confidence=[byte_text(x) for x in sure[:, i]],
-                     decided=decided[i].tolist(), codes=result.tokens[i].tolist(), left=left[:, i].tolist(),
-                     probability=[round(p, 4) for p in probability[i].tolist()],
-                     likeliest=[five if step else [] for five, step in zip(rivals[i], decided[i].tolist())])
-                for i in range(len(images))]
+    left = _tokens_left(result)
     return dict(name=name, left=(left.sum(1) / left[0].sum()).tolist(),
-                gamma=[masked_share(schedule, r / 32) for r in range(33)], pictures=pictures)
+                gamma=[masked_share(schedule, r / 32) for r in range(33)], pictures=_pictures(result, logits, frames))
 
 # %% ../nbs/appendix/g_widgets.ipynb #g-023
 class Scrubber(PageWidget):
@@ -228,6 +252,15 @@ def unpack_hole(text: str, size: int) -> Tensor:
     return torch.from_numpy(bits[:size * size].astype(bool)).view(1, 1, size, size)
 
 # %% ../nbs/appendix/g_widgets.ipynb #g-033
+def _hole_for(image: Tensor, hole: Tensor | None, model: MaskGIT | None) -> Tensor:
+    "`hole`, by default an empty one, for one square `image`. ValueError if they do not fit each other, or `model`."
+    if image.ndim != 4 or image.shape[:2] != (1, 3) or image.shape[2] != image.shape[3]:
+        raise ValueError(f"image must be (1,3,S,S); got {tuple(image.shape)}")
+    if hole is None: hole = torch.zeros_like(image[:, :1], dtype=torch.bool)
+    check_inputs(image, hole, model.vqgan.config.image_size if model else image.shape[-1])
+    return hole
+
+# %% ../nbs/appendix/g_widgets.ipynb #g-033a
 class HoleBrush(PageWidget):
     """A picture to paint a hole on; `.hole` (1,1,S,S) bool and `.image` (1,3,S,S) are what the page shows. With a
     `model`, `.scrubber` shows the run that mends it, and the button Mend makes another; `options` are those of
@@ -239,11 +272,7 @@ class HoleBrush(PageWidget):
 
     def __init__(self, image: Tensor, hole: Tensor | None = None, model: MaskGIT | None = None, seed: int = 0,
                  **options):
-        if image.ndim != 4 or image.shape[:2] != (1, 3) or image.shape[2] != image.shape[3]:
-            raise ValueError(f"image must be (1,3,S,S); got {tuple(image.shape)}")
-        size = image.shape[-1]
-        if hole is None: hole = torch.zeros(1, 1, size, size, dtype=torch.bool)
-        check_inputs(image, hole, model.vqgan.config.image_size if model else size)
+        hole, size = _hole_for(image, hole, model), image.shape[-1]
         drawn = [pack_hole(one) for one in random_holes(12, size, torch.Generator().manual_seed(seed))]
         super().__init__(size=size, picture=png_url(image[0]), packed=pack_hole(hole), random_holes=drawn,
                          live=model is not None)
@@ -257,8 +286,7 @@ class HoleBrush(PageWidget):
         return proposal.value
 
     @traitlets.validate("picture")
-    def _upright_square(self, proposal):
-        return png_url(fit_picture(open_url(proposal.value), self.size))
+    def _upright_square(self, proposal): return png_url(fit_picture(open_url(proposal.value), self.size))
 
     @property
     def hole(self) -> Tensor: return unpack_hole(self.packed, self.size)
@@ -267,11 +295,9 @@ class HoleBrush(PageWidget):
     def image(self) -> Tensor: return to_tensor(open_url(self.picture))[None]
 
     def mend(self, change=None) -> None:
-        """Mend the hole and show the run in `.scrubber`; each time with another seed. What is wrong is said in the
-        widget."""
-        generator = torch.Generator().manual_seed(self.seed + self.mendings)
+        "Mend the hole and show the run in `.scrubber`, with another seed each time. Errors are said in the widget."
+        generator, name = torch.Generator().manual_seed(self.seed + self.mendings), f"mending {self.mendings + 1}"
         self.mendings += 1
-        name = f"mending {self.mendings}"
         with self.answering():
             self.scrubber.load(record(self.model, self.image, self.hole, name, generator=generator, **self.options))
             self.message = f"{name}: {hole_to_mask(self.hole, self.model.vqgan.config.grid).sum()} tokens were missing"
@@ -292,9 +318,8 @@ def code_portraits(vqgan: VQGAN, images: Tensor) -> tuple[Tensor, Tensor, Tensor
     tokens = torch.cat([vqgan.encode(part.to(device)).cpu() for part in images.split(16)])
     patches = F.unfold(images, p, stride=p).transpose(1, 2).flatten(0, 1)  # (B * N, 3 * p * p)
     counts = torch.bincount(tokens.flatten(), minlength=codes)
-    means = torch.zeros(codes, patches.shape[1]).index_add(0, tokens.flatten(),
-                                                           patches) / counts.clamp(min=1).unsqueeze(1)
-    return means.view(codes, 3, p, p), counts, tokens
+    total = torch.zeros(codes, patches.shape[1]).index_add(0, tokens.flatten(), patches)
+    return (total / counts.clamp(min=1).unsqueeze(1)).view(codes, 3, p, p), counts, tokens
 
 # %% ../nbs/appendix/g_widgets.ipynb #g-044
 def map_order(portraits: Tensor, counts: Tensor, side: int) -> Tensor:
@@ -304,6 +329,11 @@ def map_order(portraits: Tensor, counts: Tensor, side: int) -> Tensor:
     rows = colour.mean(1).masked_fill(counts == 0, 2).argsort(stable=True).view(side, side)
     return rows.gather(1, (colour[:, 0] - colour[:, 2])[rows].argsort(1)).flatten()
 
+def _map_image(portraits: Tensor, order: Tensor, side: int) -> Tensor:
+    "Portraits (K,3,p,p) in rows of `side`, as one image (3, side * p, side * p)."
+    return portraits[order].unflatten(0, (side, side)).permute(2, 0, 3, 1, 4).flatten(1, 2).flatten(2)
+
+# %% ../nbs/appendix/g_widgets.ipynb #g-044a
 class CodebookExplorer(PageWidget):
     """The codes of `vqgan` as a map of their `code_portraits` in `sample` (B,3,H,W), and where they occur in its first
     `shown` images. With a kernel, what changes in a picture if a token is another."""
@@ -318,11 +348,9 @@ class CodebookExplorer(PageWidget):
         side = round(len(counts) ** 0.5)
         if side**2 != len(counts): raise ValueError(f"the map needs a square number of codes; got {len(counts)}")
         self.vqgan, self.tokens, order = vqgan, tokens[:shown], map_order(portraits, counts, side)
-        # (3, side * p, side * p)
-        rows = portraits[order].unflatten(0, (side, side)).permute(2, 0, 3, 1, 4).flatten(1, 2).flatten(2)
         pictures = [dict(png=png_url(x, 128), tokens=row.tolist()) for x, row in zip(sample, self.tokens)]
-        data = dict(sheet=png_url(rows), side=side, order=order.tolist(), counts=counts.tolist(),
-                    grid=vqgan.config.grid, pictures=pictures)
+        data = dict(sheet=png_url(_map_image(portraits, order, side)), side=side, order=order.tolist(),
+                    counts=counts.tolist(), grid=vqgan.config.grid, pictures=pictures)
         super().__init__(data=data, code=counts.argmax().item(), live=True, **options)
         self.observe(lambda change: self.put(change.new["picture"], change.new["place"], change.new["code"]), "swap")
 
@@ -355,6 +383,24 @@ def drawn_schedule(points: Sequence[float]) -> Callable[[float], float]:
         return points[i] + (r * (len(points) - 1) - i) * (points[i + 1] - points[i])
     return gamma
 
+# %% ../nbs/appendix/g_widgets.ipynb #g-050a
+def _as_data(gamma: Callable[[float], float]) -> dict:
+    "A gamma for the page: its curve in 65 points, and its values at the steps of plans of 1 to `MOST_STEPS` steps."
+    at = [[gamma(t / steps) for t in range(1, steps + 1)] for steps in range(1, MOST_STEPS + 1)]
+    return dict(curve=[round(gamma(r / 64), 4) for r in range(65)], at=at)
+
+def _bars(counts: Sequence[int]) -> Image.Image:
+    "`counts` as dark bars beside each other, 64 by 64 pixels, as high as their share of the first."
+    left = F.interpolate(torch.tensor(counts).view(1, 1, -1).float(), size=64)[0, 0] / max(1, counts[0])
+    height = 1 - (torch.arange(64) + 0.5) / 64
+    return to_picture(torch.where(height.unsqueeze(1) < left, 0.3, 1.0).expand(3, -1, -1))
+
+def _tokens_missing(model: MaskGIT, image: Tensor | None, hole: Tensor | None) -> int:
+    "How many tokens `hole` masks. ValueError unless image and hole are given, and fit the model."
+    if image is None or hole is None: raise ValueError("with a model, image and hole are needed too")
+    check_inputs(image, hole, model.vqgan.config.image_size)
+    return hole_to_mask(hole, model.vqgan.config.grid).sum().item()
+
 # %% ../nbs/appendix/g_widgets.ipynb #g-051
 class ScheduleExplorer(PageWidget):
     """Choose a gamma by name or draw one; `.gamma` is it as a function, `.counts` what it makes of `tokens` tokens.
@@ -362,33 +408,28 @@ class ScheduleExplorer(PageWidget):
     every gamma by name in 8 steps is mended beforehand, for pages without Python."""
     _esm = static_text("common.js", "schedules.js")
     gammas, points = traitlets.Dict().tag(sync=True), traitlets.List().tag(sync=True)
-    schedule = traitlets.Unicode("").tag(sync=True)
-    results = traitlets.Dict().tag(sync=True)  # of "schedule, steps": the mended image
+    schedule, results = traitlets.Unicode("").tag(sync=True), traitlets.Dict().tag(sync=True)  # by "schedule, steps"
     tokens, steps, most_steps = (traitlets.Int(n).tag(sync=True) for n in (256, 8, MOST_STEPS))
+    size, seed = traitlets.Int(64).tag(sync=True), traitlets.Int(0).tag(sync=True)
+    picture, packed = traitlets.Unicode("").tag(sync=True), traitlets.Unicode("").tag(sync=True)  # image and hole
 
     def __init__(self, model: MaskGIT | None = None, image: Tensor | None = None, hole: Tensor | None = None,
                  schedule: str = "cosine", seed: int = 0, tokens: int = 256, **options):
         get_schedule(schedule)
         if model is not None:
-            if image is None or hole is None: raise ValueError("with a model, image and hole are needed too")
-            check_inputs(image, hole, model.vqgan.config.image_size)
-            tokens = hole_to_mask(hole, model.vqgan.config.grid).sum().item()
-        def at(f: Callable) -> list[list]:
-            return [[f(t / steps) for t in range(1, steps + 1)] for steps in range(1, MOST_STEPS + 1)]
-        gammas = {name: dict(curve=[round(f(r / 64), 4) for r in range(65)], at=at(f)) for name, f in SCHEDULES.items()}
-        points = [round(SCHEDULES["linear"](i / 8), 3) for i in range(9)]
-        super().__init__(gammas=gammas, points=points, schedule=schedule, tokens=tokens, live=model is not None,
-                         **options)
-        self.model, self.image, self.hole, self.seed = model, *(None if x is None else x.cpu()
-                                                                for x in (image, hole)), seed
+            tokens, image, hole = _tokens_missing(model, image, hole), image.cpu(), hole.cpu()
+        given = dict(gammas={name: _as_data(gamma) for name, gamma in SCHEDULES.items()}, live=model is not None,
+                     points=[round(SCHEDULES["linear"](i / 8), 3) for i in range(9)], schedule=schedule, tokens=tokens)
+        if model is not None: given |= dict(size=hole.shape[-1], picture=png_url(image[0]), packed=pack_hole(hole))
+        super().__init__(**given, seed=seed, **options)
+        self.model, self.image, self.hole = model, image, hole
         if model is not None: self.results = {f"{name}, {self.steps}": self.mended(name) for name in SCHEDULES}
         self.observe(self.mend, "asked")
 
     def mended(self, schedule: str | Callable) -> str:
         "The address of the image that `schedule` mends in `steps` steps, always from the same seed."
-        made = self.model.inpaint(self.image, self.hole, steps=self.steps, schedule=schedule,
-                                  generator=torch.Generator().manual_seed(self.seed)).images
-        return png_url(made[0].cpu())
+        options = dict(steps=self.steps, schedule=schedule, generator=torch.Generator().manual_seed(self.seed))
+        return png_url(self.model.inpaint(self.image, self.hole, **options).images[0].cpu())
 
     @property
     def gamma(self) -> Callable[[float], float]:
@@ -401,21 +442,14 @@ class ScheduleExplorer(PageWidget):
         "Mend the image by the schedule that is chosen."
         key = f"{self.schedule}, {self.steps}"
         with self.answering():
-            # another curve's, if it is drawn
-            self.results = {name: made for name, made in self.results.items() if name != key}
+            self.results = {name: made for name, made in self.results.items() if name != key}  # of another curve
             self.results = self.results | {key: self.mended(self.gamma)}
 
     def sheet(self) -> bytes:
-        counts = torch.tensor([self.tokens, *self.counts]).view(1, 1, -1).float()
-        left = F.interpolate(counts, size=64)[0, 0] / max(1, self.tokens)
-        height = 1 - (torch.arange(64) + 0.5) / 64
-        tiles = [to_picture(torch.where(height.unsqueeze(1) < left, 0.3, 1.0).expand(3, -1, -1))]
-        if self.model is not None:
-            holed = to_picture(self.image.masked_fill(self.hole, 0.0)[0])
-            tiles.append(holed.resize((64, 64), Image.Resampling.NEAREST))
-        if made := self.results.get(f"{self.schedule}, {self.steps}"):
-            tiles.append(open_url(made).resize((64, 64), Image.Resampling.NEAREST))
-        return contact_sheet([tiles])
+        tiles, made = [_bars([self.tokens, *self.counts])], self.results.get(f"{self.schedule}, {self.steps}")
+        if self.model is not None: tiles.append(to_picture(self.image.masked_fill(self.hole, 0.0)[0]))
+        if made: tiles.append(open_url(made))
+        return contact_sheet([[tile.resize((64, 64), Image.Resampling.NEAREST) for tile in tiles]])
 
 # %% ../nbs/appendix/g_widgets.ipynb #g-057
 @torch.no_grad()
@@ -430,21 +464,21 @@ def attention_maps(model: MaskGIT, tokens: Tensor) -> Tensor:
         for hook in watched: hook.remove()
     return torch.stack(maps)
 
+# %% ../nbs/appendix/g_widgets.ipynb #g-057a
 def pack_maps(maps: Tensor) -> tuple[str, str]:
     """Attention weights (...,N) in sixteen levels of the root of each row's largest, compressed, as text; and the
     largest of each row in 255 parts."""
     peaks = maps.amax(-1, keepdim=True)
-    levels = (15 * (maps / peaks).sqrt()).round()
-    return base64.b64encode(zlib.compress(levels.byte().numpy().tobytes(),
-                                          9)).decode(), byte_text((255 * peaks).round())
+    levels = (15 * (maps / peaks).sqrt()).round().byte().numpy().tobytes()
+    return base64.b64encode(zlib.compress(levels, 9)).decode(), byte_text((255 * peaks).round())
 
-# %% ../nbs/appendix/g_widgets.ipynb #g-059
 def heat(shares: Tensor) -> Tensor:
     "Shares (H,W) from 0 to 1 as an image (3,H,W) from dark blue over grey to yellow, as in the page."
     low, middle, high = (torch.tensor(colour, dtype=torch.float).view(3, 1, 1) / 127.5 - 1
                          for colour in ([0, 34, 78], [124, 123, 120], [254, 232, 56]))
     return torch.where(shares < 0.5, low.lerp(middle, 2 * shares), middle.lerp(high, 2 * shares - 1))
 
+# %% ../nbs/appendix/g_widgets.ipynb #g-059
 class AttentionExplorer(PageWidget):
     """Where each head of each layer looks from a chosen token, at the first step of mending `image` (1,3,S,S) with
     `hole` (1,1,S,S)."""
@@ -458,15 +492,13 @@ class AttentionExplorer(PageWidget):
         if token is None: token = mask[0].float().argmax().item()  # the first that is masked
         if not 0 <= token < grid**2: raise ValueError(f"token must be 0 to {grid**2 - 1}; got {token}")
         image, hole = image.cpu(), hole.cpu()
-        filled = smooth_fill(image, hole).to(model.device)
-        maps = attention_maps(model,
-                              model.vqgan.encode(filled).masked_fill(mask.to(model.device),
-                                                                     model.transformer.mask_token_id))
-        text, peaks = pack_maps(maps)
-        self.maps = maps
-        sizes = dict(grid=grid, layers=len(maps), heads=maps.shape[1])
+        tokens = model.vqgan.encode(smooth_fill(image, hole).to(model.device))
+        tokens = tokens.masked_fill(mask.to(model.device), model.transformer.mask_token_id)
+        self.maps = attention_maps(model, tokens)
+        maps, peaks = pack_maps(self.maps)
+        sizes = dict(grid=grid, layers=len(self.maps), heads=self.maps.shape[1])
         given = dict(picture=png_url(image[0].masked_fill(hole[0], 0.0)), masked=mask[0].int().tolist())
-        super().__init__(data=sizes | given | dict(maps=text, peaks=peaks), token=token, **options)
+        super().__init__(data=sizes | given | dict(maps=maps, peaks=peaks), token=token, **options)
 
     def sheet(self) -> bytes:
         picture, grid = to_tensor(open_url(self.data["picture"])), self.data["grid"]

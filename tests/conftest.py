@@ -20,7 +20,8 @@ from maskgit_nb.vqgan import VQGAN, VQGANConfig
 
 settings.register_profile("stable", derandomize=True, deadline=None, max_examples=40, database=None,
                           suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-settings.load_profile("stable")
+settings.register_profile("soak", settings.get_profile("stable"), derandomize=False, max_examples=2000)
+settings.load_profile("soak" if os.environ.get("MASKGIT_NB_SOAK") else "stable")  # MASKGIT_NB_SOAK=1: `make soak`
 
 SIZE, GRID, CODES, CODE_DIM = 16, 4, 24, 8
 ENCODER = (("unshuffle", 2), ("conv", 12, 8, 3), ("down", 8), ("res", 8, 8, 1), ("norm", 8), ("silu",),

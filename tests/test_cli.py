@@ -135,17 +135,18 @@ COMMANDS = {name: parser for action in make_parser()._actions if action.dest == 
             for name, parser in action.choices.items()}
 NEEDED = {"inpaint": ["x", "--hole", "m", "--out", "o"], "generate": ["--out", "o"],
           "train-vqgan": ["--data", "x", "--out", "o"], "train": ["--data", "x", "--out", "o"], "fid": ["x", "y"]}
+FREE = None, cli._name, cli._place
 TAKE_A_WORD = [(name, action) for name, parser in COMMANDS.items()
                for action in parser._actions if action.option_strings and action.nargs != 0]
 
 
 @pytest.mark.parametrize("command, action",
-                         [pair for pair in TAKE_A_WORD if pair[1].type not in (None, Path) or pair[1].choices],
+                         [pair for pair in TAKE_A_WORD if pair[1].type not in FREE or pair[1].choices],
                          ids=lambda value: value if isinstance(value, str) else value.dest)
 def test_an_option_is_checked_before_any_work_and_its_range_is_in_the_help(command, action, capsys, monkeypatch,
                                                                            tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert action.type not in (int, float), "a bare number takes anything: add_option"
+    assert action.type not in (int, float), "a bare number takes anything: _add_option"
     assert action.choices or any(word in action.help for word in ("at least", "above", "within"))
     for wrong in ("nan", "-inf", "word", "-7", ""):
         assert main([command, *NEEDED.get(command, []), f"{action.option_strings[0]}={wrong}"]) == 2
@@ -156,17 +157,17 @@ def test_an_option_is_checked_before_any_work_and_its_range_is_in_the_help(comma
 
 
 def test_all_options_but_names_and_places_are_checked():
-    free = {action.dest for _, action in TAKE_A_WORD if action.type in (None, Path) and not action.choices}
-    assert free == {"weights", "vqgan", "init", "data", "val", "tracker", "device", "hole", "out"}
+    free = {action.dest for _, action in TAKE_A_WORD if action.type in FREE and not action.choices}
+    assert free == {"weights", "vqgan", "init", "data", "val", "device", "hole", "out"}
 
 
 @pytest.mark.parametrize("options, words",
                          [(["--schedule", "cosin"], "'linear', 'cosine'"),
-                          (["--steps", "0"], "a whole number, at least 1; got 0"),
+                          (["--steps", "0"], "a whole number, within [1,1000000]; got 0"),
                           (["--steps", "2.5"], "a whole number"), (["--order", "left"], "'halton'"),
                           (["--temperature", "-1"], "at least 0"), (["--top-p", "2"], "within (0,1]"),
-                          (["--top-k", "0"], "at least 1"), (["--dilate", "-1"], "at least 0"),
-                          (["--batch-size", "0"], "at least 1"), (["--sampling-temperature", "inf"], "at least 0"),
+                          (["--top-k", "0"], "within [1,"), (["--dilate", "-1"], "within [0,"),
+                          (["--batch-size", "0"], "within [1,"), (["--sampling-temperature", "inf"], "at least 0"),
                           (["--seed", "99999999999"], "within"),])
 def test_bad_option_is_one_line(weights, pictures, tmp_path, capsys, options, words):
     assert run(weights, *pictures, tmp_path / "out", *options) == 2
@@ -328,8 +329,8 @@ def test_the_labs_747_pictures_through_one_command(cats_data, tmp_path):
 
 
 @pytest.mark.parametrize("options, words",
-                         [(["--data", "drawn:abc"], "N from 1; got drawn:abc"),
-                          (["--data", "drawn:0"], "N from 1; got drawn:0"), (["--data", ""], "got an empty one"),
+                         [(["--data", "drawn:abc"], "N from 1 to 1000000; got drawn:abc"),
+                          (["--data", "drawn:0"], "N from 1 to 1000000; got drawn:0"),
                           (["--data", "{cats}", "--out", "{cats}/run"], "lies in"),
                           (["--data", "drawn:4", "--init", "{run}", "--out", "{run}", "--restart"], "would move"),])
 def test_what_training_must_not_begin_with_is_one_sentence(tmp_path, capsys, options, words):
@@ -363,7 +364,7 @@ def test_a_preset_takes_the_size_of_its_vqgan(weights, make_maskgit, tmp_path):
 def test_what_is_not_installed_is_said_before_a_picture_is_read(monkeypatch, tmp_path, capsys):
     def missing(*args): raise ImportError("needs: pip install 'maskgit_nb[perceptual]'")
     def read(*args): raise AssertionError("pictures were read first")
-    for name in ("open_images", "open_val"): monkeypatch.setattr(cli, name, read)
+    for name in ("open_images", "_open_val"): monkeypatch.setattr(cli, name, read)
     command = ["train-vqgan", "--data", "drawn:2", "--val", "drawn:2", "--out", str(tmp_path / "v")]
     with monkeypatch.context() as patch:
         patch.setattr(cli, "PerceptualLoss", missing)
@@ -383,6 +384,13 @@ def test_a_study_on_drawn_cats_says_so(monkeypatch, tmp_path, capsys):
         else: monkeypatch.setenv("MASKGIT_NB_DATA", value)
         assert main(["experiment", "baselines", "--out", str(tmp_path)]) == 0
         assert ("MASKGIT_NB_DATA is not set: these are figures of drawn cats" in capsys.readouterr().err) == said
+
+
+def test_every_study_that_may_be_run_is_listed(capsys):
+    assert main(["experiment"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    name = next(action for action in COMMANDS["experiment"]._actions if action.dest == "name")
+    assert listed == list(name.choices)
 
 
 def test_ctrl_c_says_where_the_run_was_saved(monkeypatch, capsys):
@@ -436,5 +444,5 @@ def test_plain_goes_with_the_other_options_and_is_inpaints_alone(weights, pictur
 def test_generate_has_options_of_its_own():
     made, mended = (make_parser().parse_args(words)
                     for words in (["generate", "--out", "o"], ["inpaint", "x", "--hole", "h", "--out", "o"]))
-    asked, usual = cli.decode_options(made), cli.decode_options(mended)
+    asked, usual = cli._decode_options(made), cli._decode_options(mended)
     assert asked == usual | GENERATING != usual

@@ -1,13 +1,21 @@
 "Masks, schedules and decoding at the edges of what they take."
+import itertools
 import math
+from unittest.mock import patch
 
 import pytest
 import torch
+from conftest import TRANSFORMER_CONFIG, in_double
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from maskgit_nb.decoding import decided_at, decode, show_steps, token_picture
+from maskgit_nb.cats import drawn_cats
+from maskgit_nb.decoding import ORDERS, decided_at, decode, predict, show_steps, token_picture
+from maskgit_nb.images import random_holes
+from maskgit_nb.inpainting import EVIDENCE, MaskGIT, hole_to_mask, visible_evidence
 from maskgit_nb.masking import bernoulli_mask
 from maskgit_nb.schedules import get_schedule, mask_counts, masked_share
+from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig, flops_per_pass
 
 
 def babbling(codes: int = 8) -> nn.Embedding:
@@ -82,3 +90,101 @@ def test_a_trace_as_a_figure():
     words = {text.get_text().replace("\u00a0", " ") for text in figure.findobj(Text)}
     assert {f"{name}: {n} left" for name, n in zip(["start", "step 1", "step 2", "step 3"], left, strict=True)} <= words
     assert token_picture(decided_at(trace)[1], 3, 8).shape == (3, 8, 8)
+
+
+# --- the logits of masked tokens alone
+
+class AllLogits(nn.Module):
+    "A transformer without the option `only`, as others have them."
+    def __init__(self, transformer: BidirectionalTransformer):
+        super().__init__()
+        self.transformer, self.mask_token_id = transformer, transformer.mask_token_id
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor: return self.transformer(tokens)
+
+
+def holed(batch: int, config: TransformerConfig, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    "Tokens and masks of very different sizes, one of them empty and, in a large batch, one full."
+    generator = torch.Generator().manual_seed(seed)
+    shares = torch.rand(batch, 1, generator=generator)
+    shares[0], shares[2:3] = (0, 1) if batch > 2 else (0.5, 1)
+    tokens = torch.randint(config.codebook_size, (batch, config.num_tokens), generator=generator)
+    return tokens, torch.rand(tokens.shape, generator=generator) < shares
+
+
+@pytest.mark.parametrize("layers, norm_first, position_bias, local, code_dim",
+                         itertools.product([1, 3], [True, False], [True, False], [True, False], [0, 8]))
+def test_logits_of_masked_tokens_alone_are_those_among_all(layers, norm_first, position_bias, local, code_dim):
+    "Every kind of network, in float64: the same numbers, the same tokens, in a batch or one by one."
+    config = TransformerConfig(16, 24, 16, layers, 2, 32, 0.1, code_dim, local, norm_first, position_bias)
+    with in_double():
+        torch.manual_seed(0)
+        model = BidirectionalTransformer(config, torch.randn(24, 8) if code_dim else None).requires_grad_(False)
+        for p in model.parameters(): nn.init.normal_(p, std=0.3)
+        for batch, order in itertools.product((1, 5, 11), ORDERS):
+            tokens, mask = holed(batch, config, batch)
+            gaps = tokens.masked_fill(mask, model.mask_token_id)
+            right = predict(model, gaps)[mask]
+            assert torch.allclose(predict(model, gaps, only=mask), right, rtol=0, atol=1e-12)
+            assert torch.equal(predict(AllLogits(model), gaps, only=mask), right)
+            traces = [list(decode(network, tokens, mask, 5, order=order, generator=torch.Generator().manual_seed(7)))
+                      for network in (model, AllLogits(model))]
+            for one, two in zip(*traces, strict=True):
+                assert torch.equal(one.tokens, two.tokens) and torch.equal(one.mask, two.mask)
+            generator = torch.Generator().manual_seed(7)
+            for row in range(batch):
+                *_, last = [None, *decode(model, tokens[row:row + 1], mask[row:row + 1], 5, order=order,
+                                          generator=generator)]
+                assert torch.equal(tokens[row] if last is None else last.tokens[0], traces[0][-1].tokens[row])
+
+
+def test_logits_of_no_token_at_all(maskgit):
+    tokens, mask = torch.zeros(3, 16, dtype=torch.long), torch.zeros(3, 16, dtype=torch.bool)
+    assert maskgit.transformer(tokens, only=mask).shape == (0, TRANSFORMER_CONFIG.codebook_size)
+
+
+def test_the_shipped_network_mends_as_if_all_logits_were_computed():
+    model = MaskGIT.from_pretrained("cats64-small").requires_grad_(False)
+    cats, holes = drawn_cats(3, seed=3), random_holes(3, generator=torch.Generator().manual_seed(3))
+    tokens, mask = model.vqgan.encode(cats), hole_to_mask(holes)
+    gaps = tokens.masked_fill(mask, model.transformer.mask_token_id)
+    everywhere = predict(model.transformer, gaps)
+    assert (predict(model.transformer, gaps, only=mask) - everywhere[mask]).abs().max() < 1e-5 * everywhere.abs().max()
+    with in_double():
+        model.double()
+        cats = cats.double()
+        made = [list(decode(network, tokens, mask, generator=torch.Generator().manual_seed(1)))[-1].tokens
+                for network in (model.transformer, AllLogits(model.transformer))]
+    assert torch.equal(*made)
+
+
+@pytest.mark.parametrize("name", ["tiny", "small"])
+def test_what_is_saved_is_what_torch_counts(name):
+    config = TransformerConfig.preset(name)
+    model, tokens = BidirectionalTransformer(config).eval(), torch.zeros(1, 256, dtype=torch.long)
+    counts = []
+    for asked in (256, 76):
+        with FlopCounterMode(display=False) as counter: model(tokens, only=torch.arange(256)[None] < asked)
+        counts.append(counter.get_total_flops())
+    assert counts[0] - counts[1] == flops_per_pass(config) - flops_per_pass(config, only=76) > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_a_scripted_transformer_does_not_tell_its_options():
+    scripted = torch.jit.trace(babbling(), TOKENS)
+    assert torch.equal(predict(scripted, TOKENS, only=UNKNOWN), babbling()(TOKENS)[UNKNOWN])
+
+
+def test_inpainting_encodes_once_and_bit_for_bit_as_twice(maskgit):
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    holes = random_holes(3, 16, torch.Generator().manual_seed(0))
+
+    def twice(vqgan, filled, holes, weight, latents): return visible_evidence(vqgan, filled, holes, weight)
+
+    def mend() -> torch.Tensor: return maskgit.inpaint(images, holes, generator=torch.Generator().manual_seed(0)).images
+
+    with patch.object(maskgit.vqgan.encoder, "forward", wraps=maskgit.vqgan.encoder.forward) as encoder:
+        once = mend()
+        assert encoder.call_count == 1
+        with patch("maskgit_nb.inpainting.visible_evidence", twice): assert torch.equal(mend(), once)
+        assert encoder.call_count == 3 and EVIDENCE > 0

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from maskgit_nb.cats import drawn_cats
-from maskgit_nb.cli import main, output_folder, partner_finder, save_film
+from maskgit_nb.cli import _output_folder, main, partner_finder
 from maskgit_nb.data import load_hole, load_image
-from maskgit_nb.files import save_module, save_png, save_sheet, save_text
+from maskgit_nb.files import save_film, save_module, save_png, save_sheet, save_text
 from maskgit_nb.images import to_picture
 
 ROOT, SIZE = Path(__file__).parents[1], 16
@@ -354,7 +354,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, maskgit, nam
 def test_several_may_try_one_folder_and_write_one_file_at_once(tmp_path):
     pictures = drawn_cats(4)
     def work(i: int) -> None:
-        output_folder(tmp_path / "out")
+        _output_folder(tmp_path / "out")
         if i % 10 == 0: save_png(pictures[i % 4], tmp_path / "out" / "cat.png")
     with ThreadPoolExecutor(4) as pool: list(pool.map(work, range(1200)))
     assert list(contents(tmp_path / "out")) == ["cat.png"]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
@@ -28,7 +29,7 @@ PHONE, DESK = {"width": 390, "height": 844}, {"width": 1440, "height": 900}
 # How many places on the way of an image each lesson lights.
 # others: one
 LIT = {"00": 11, "02": 2, "08": 11, "09": 3, "10": 3, "13": 4, "14": 3, "a_": 0, "b_": 0, "c_": 0, "d_": 3, "g_": 11,
-       "h_": 11}
+       "h_": 11, "i_": 3}
 
 
 def missing(*packages: str) -> list[str]:
@@ -204,7 +205,7 @@ def test_a_dead_link_is_named_and_leaves_the_site(project: Path):
 
 
 def test_an_unknown_name_is_named(project: Path):
-    done = build_in(project, "--only", "00_won")
+    done = build_in(project, "--run", "00_won")
     assert done.returncode == 1 and "no such notebook: 00_won; there are index" in done.stderr
 
 
@@ -316,7 +317,7 @@ def test_dark_and_light_can_be_switched(browser, address: str, shots: Path):
 def test_a_lessons_widget_answers_to_keys(browser, address: str, shots: Path, lesson: str):
     with tab(browser, address) as page:
         page.goto(f"{address}/{lesson}.html")
-        page.wait_for_function("!document.querySelector('[data-mg=waiting]') && document.querySelector('section.mg "
+        page.wait_for_function("document.documentElement.dataset.widgets && document.querySelector('section.mg "
                                ":is(input[type=range], canvas[tabindex])')")
         widget = page.locator("section.mg").first
         widget.scroll_into_view_if_needed()
@@ -335,7 +336,7 @@ def test_widgets_live(browser, address: str, shots: Path, scheme: str):
     pixels = "canvas => canvas.toDataURL()"
     with tab(browser, address, scheme) as page:
         page.goto(f"{address}/{WITH_WIDGETS[0]}.html")
-        page.wait_for_function("!document.querySelector('[data-mg=waiting]') && document.querySelectorAll('.mg "
+        page.wait_for_function("document.documentElement.dataset.widgets && document.querySelectorAll('.mg "
                                "canvas').length > 8")
         scrubber = page.locator("section[aria-label='decoding, step by step']").first
         slider, canvas = scrubber.locator("input[type=range]"), scrubber.locator("canvas").first
@@ -350,6 +351,56 @@ def test_widgets_live(browser, address: str, shots: Path, scheme: str):
         assert colour == page.evaluate("getComputedStyle(document.querySelector('.md-typeset')).color")
         for i, widget in enumerate(page.locator(".widget").all()):
             widget.screenshot(path=shots / f"widget-{i}-{scheme}.png")
+
+
+def test_the_live_page_comes_first(site: Path, pages):
+    links = [link for link in pages[site / "index.html"].links if not link.startswith("#")]
+    named = (site / "index.html").read_text(encoding="utf-8")
+    assert (site / "live" / "transformer.onnx").stat().st_size > 5e6
+    assert named.index('<a href="live.html"><strong>Live') < named.index('href="00_whole_game.html">00 The whole')
+    assert links.index("live.html") < links.index("00_whole_game.html")
+    assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 60e6
+
+
+@contextmanager
+def visitor(browser, address: str) -> Iterator:
+    "A page whose requests are watched and not held, since a worker's would wait for ever."
+    context, faults = browser.new_context(viewport=DESK), []
+    page = context.new_page()
+    context.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:"))
+               else faults.append(request.url))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    yield page
+    context.close()
+    assert not faults
+
+
+def test_the_lessons_widgets_mend_without_python(browser, address: str, shots: Path):
+    with visitor(browser, address) as page:
+        page.goto(f"{address}/00_whole_game.html")
+        page.get_by_role("button", name="Mend").click()
+        said = "document.querySelector('section[aria-label=\"paint a hole\"] .mg-told').textContent"
+        page.wait_for_function(said + ".includes('tokens were missing')", timeout=60_000)
+        page.locator(".widget").last.screenshot(path=shots / "lesson-mended.png")
+        page.goto(f"{address}/06_schedules.html")
+        box = page.locator("section[aria-label=schedules]").filter(has=page.locator("figcaption")).first
+        box.locator("select").select_option("linear")
+        box.get_by_role("slider", name="steps").fill("3")
+        box.get_by_role("slider", name="steps").dispatch_event("change")
+        box.locator("img[alt='mended by linear, 3 steps']").wait_for(timeout=60_000)
+
+
+def test_the_live_page_mends(browser, address: str, shots: Path):
+    with visitor(browser, address) as page:
+        page.goto(f"{address}/index.html")
+        page.get_by_role("link", name="Live: paint a hole").click()
+        page.wait_for_function("document.body.textContent.includes('Ready: paint a hole')", timeout=60_000)
+        page.get_by_role("button", name="Mend").click()
+        page.wait_for_function("document.body.textContent.includes('in your browser.')", timeout=60_000)
+        assert page.locator("h1").inner_text().strip(" #\n") == "Live"
+        left, right = (page.locator(name).first.bounding_box() for name in (".mg-canvas", ".live-result canvas"))
+        assert right["x"] > left["x"] + left["width"] and abs(right["y"] - left["y"]) < 10  # beside each other
+        page.screenshot(path=shots / "live-page.png", full_page=True)
 
 
 # Words of code in one colour need one look, and axe takes seconds for thousands: those after the first that it can

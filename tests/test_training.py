@@ -812,7 +812,7 @@ def test_clip_may_be_without_bound_and_every_number_has_a_range():
     assert TrainConfig(clip=math.inf).clip == math.inf
     for kind in (TrainConfig, VQGANLoss):
         for f in fields(kind):
-            assert ("allowed" in f.metadata) == (f.name not in ("compile", "progress", "tracker")), f.name
+            assert ("allowed" in f.metadata) == (f.name not in ("compile", "progress")), f.name
 
 
 def test_the_first_stage_refuses_an_optimizer_for_transformers(make_maskgit, tmp_path):

@@ -118,13 +118,14 @@ def test_what_was_drawn_had_a_probability_and_what_was_known_has_none(maskgit, o
     images, holes = small_cats(3), random_holes(3, 16, seeded(3))
     with widgets.listening(maskgit.transformer) as heard:
         result = maskgit.inpaint(images, holes, steps=4, evidence=0, generator=seeded(1), frames=True, **options)
-    probability, codes, likeliest = widgets.choices(result, torch.stack(heard))
+    logits = widgets.heard_logits(result, heard)
+    probability, codes, likeliest = widgets.choices(result, logits)
     decided = decided_at(result.steps)
     assert torch.equal(probability > 0, decided > 0) and torch.equal(likeliest.sum(-1) > 0, decided > 0)
     assert (likeliest[decided > 0].diff() <= 0).all() and (codes[decided == 0] == 0).all()
     for step in result.steps:
         now = decided == step.number
-        expected = heard[step.number - 1].softmax(-1).gather(-1, result.tokens.unsqueeze(-1)).squeeze(-1)
+        expected = logits[step.number - 1].softmax(-1).gather(-1, result.tokens.unsqueeze(-1)).squeeze(-1)
         assert torch.allclose(probability[now], expected[now])
 
 
@@ -395,7 +396,12 @@ const model = {{
 }}
 render({{ model, el: box }})
 """
-RENDER = "render({ model: standalone("  # the last line of a static page
+def page_parts(widget) -> tuple[str, str]:
+    "A static page up to where its model is made, and the model's state."
+    before, after = widget.to_html().split("const model = standalone(")
+    return before, after.partition("), shown = ")[0]
+
+
 
 
 @pytest.fixture
@@ -411,9 +417,8 @@ def alive(browser):
             widget.set_state(sent)
             return [message["state"] for message in messages if message["method"] == "update"]
         page.expose_function("python", python)
-        before, after = widget.to_html().split(RENDER)
-        state, end = after.split("), el: box })")
-        page.set_content("<!doctype html><meta charset=utf-8>" + before + ALIVE.format(state=state) + end)
+        before, state = page_parts(widget)
+        page.set_content(f"<!doctype html><meta charset=utf-8>{before}{ALIVE.format(state=state)}</script>")
         page.locator(".mg canvas, .mg svg").first.wait_for()
         return page
     yield open_page
@@ -568,8 +573,7 @@ window.watched = model => ({ ...model,
 @pytest.mark.parametrize("kind", ["Scrubber", "HoleBrush", "CodebookExplorer", "ScheduleExplorer", "AttentionExplorer"])
 def test_a_widget_that_goes_leaves_nothing(browser, model, cats, hole, runs, kind):
     widget = next(widget for widget in everything(model, cats, hole, runs[:1]) if type(widget).__name__ == kind)
-    before, after = widget.to_html().split(RENDER)
-    state, end = after.split("), el: box })")
+    before, state = page_parts(widget)
     page = browser.new_page()
     page.set_content(f"""<!doctype html><meta charset=utf-8><body><script>{LEFT}</script>{before}
         const gone = await render({{ model: watched(standalone({state})), el: box }})
@@ -579,7 +583,7 @@ def test_a_widget_that_goes_leaves_nothing(browser, model, cats, hole, runs, kin
         gone()
         box.replaceChildren()
         window.counted = [met, counts()]
-        box.append(document.createElement("hr")){end}""")
+        box.append(document.createElement("hr"))</script>""")
     # Playwright puts listeners of its own into the page as soon as it evaluates
     page.locator("hr").wait_for(state="attached")
     met, remained = page.evaluate("counted")
@@ -590,7 +594,7 @@ def test_a_widget_that_goes_leaves_nothing(browser, model, cats, hole, runs, kin
 
 def test_the_scrubber_shows_the_newest_of_runs_that_come_at_once(show, runs):
     class Kept(widgets.Scrubber):
-        def to_html(self): return super().to_html().replace("model: standalone(", "model: window.model = standalone(")
+        def to_html(self): return super().to_html().replace("model = standalone(", "model = window.model = standalone(")
     page = show(Kept(*runs))
     page.evaluate("([two, one]) => { model.set('data', two); model.set('data', one) }",
                   [widgets.Scrubber(*runs).data, widgets.Scrubber(runs[1]).data])

@@ -89,6 +89,7 @@ async function render({ model, el }) {
     else { change(() => dab(...last)); publish(painted ? "painted:" : "erased:") }
   })
 
+  if (live) button("Mend", bar, () => { message.textContent = "mending ..."; send(model, { asked: model.get("asked") + 1 }) }).className = "mg-main"
   const erase = button("Erase", bar, () => { painted = 1 - painted; erase.setAttribute("aria-pressed", painted === 0) })
   erase.setAttribute("aria-pressed", "false")
   range("brush", bar, { min: 1, max: 12, value: radius }, value => { radius = value; draw() })
@@ -104,7 +105,6 @@ async function render({ model, el }) {
     try { send(model, { picture: await squared(chosen, size) }); message.textContent = `${chosen.name}: cut to a square of ${size} pixels` }
     catch (error) { message.textContent = error.message }
   })
-  if (live) button("Mend", bar, () => { message.textContent = "mending ..."; send(model, { asked: model.get("asked") + 1 }) })
 
   async function load() {
     const url = model.get("picture"), found = await loaded(url)
