@@ -3,6 +3,7 @@
 # %% ../nbs/appendix/i_live.ipynb #i-002
 from __future__ import annotations
 import contextlib, copy, io, json, logging, os, tempfile, warnings
+from collections.abc import Iterator
 from pathlib import Path
 import torch
 from torch import Tensor, nn
@@ -31,12 +32,19 @@ def _networks(model: MaskGIT) -> dict[str, tuple[nn.Module, str, str, Tensor]]:
             "transformer": (model.transformer, "tokens", "logits", tokens),
             "decoder": (_Method(model.vqgan, "decode"), "tokens", "images", tokens)}
 
+@contextlib.contextmanager
+def _errors_only(name: str = "") -> Iterator[None]:
+    "Inside, the logger of that name says nothing but errors."
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try: yield
+    finally: logger.setLevel(level)
+
 def _to_onnx(network: nn.Module, takes: str, gives: str, example: Tensor):
     "The network as an ONNX model for any batch size. What torch says on the way is about torch, and is not shown."
-    quiet = logging.getLogger("onnxscript")
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _errors_only("onnxscript"):
         warnings.simplefilter("ignore")
-        quiet.setLevel(logging.ERROR)
         program = torch.onnx.export(network.eval(), (example[:2],), input_names=[takes], output_names=[gives],
                                     dynamic_shapes=({0: torch.export.Dim("batch")},), dynamo=True, opset_version=18,
                                     verbose=False)
@@ -76,12 +84,10 @@ def _check(name: str, path: Path, network: nn.Module, example: Tensor, int8: boo
 def _quantize(path: Path) -> None:
     "The matrices of an ONNX file as whole numbers of eight bits with a scale; activations follow as they come."
     from onnxruntime.quantization import QuantType, quantize_dynamic
-    whole, logger = path.with_suffix(".float.onnx"), logging.getLogger()
+    whole = path.with_suffix(".float.onnx")
     path.rename(whole)
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns that a step for other networks was not taken
-    try: quantize_dynamic(whole, path, weight_type=QuantType.QInt8)
-    finally: logger.setLevel(level)
+    # it warns that a step for other networks was not taken
+    with _errors_only(): quantize_dynamic(whole, path, weight_type=QuantType.QInt8)
     whole.unlink()
 
 # %% ../nbs/appendix/i_live.ipynb #i-012
@@ -125,7 +131,6 @@ def export_onnx(model: MaskGIT, folder: str | Path, int8: bool = False) -> dict[
         (folder / "config.json").unlink(missing_ok=True)  # without it a folder is not whole
         for name in _FILES: os.replace(made / name, folder / name)
     return {name: (folder / name).stat().st_size for name in _FILES}
-
 
 def _config(model: MaskGIT, int8: bool) -> dict:
     "What a loop outside needs to know of the networks."

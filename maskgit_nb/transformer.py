@@ -159,8 +159,9 @@ class BidirectionalTransformer(nn.Module):
     def forward(self, tokens: Tensor, only: Tensor | None = None) -> Tensor:
         if tokens.ndim != 2 or tokens.shape[1] != self.config.num_tokens:
             raise ValueError(f"tokens must be (B,{self.config.num_tokens}); got {tuple(tokens.shape)}")
-        x = self.blocks[:-1](self.embed(tokens))
-        return self.head(self.blocks[-1](x, only), only)
+        x, (*before, last) = self.embed(tokens), self.blocks
+        for block in before: x = block(x)
+        return self.head(last(x, only), only)
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> BidirectionalTransformer:

@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent / "site" / "live"
 ROOT = HERE.parents[2]
 sys.path.insert(0, str(HERE.parents[1]))
-from writing import check_folder, digest, write_files  # noqa: E402
+from writing import check_folder, digest, write_files, write_whole  # noqa: E402
 
 RUNTIME = "onnxruntime-web", "1.30.0"
 RUNTIME_SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="  # npm's own
@@ -37,9 +37,7 @@ def runtime() -> dict[str, bytes]:
         if base64.b64encode(hashlib.sha512(packed).digest()).decode() != RUNTIME_SHA512:
             raise OSError(f"{kept.name} from {registry} is not the file that npm names: its SHA-512 differs")
         kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(f".{os.getpid()}.partial")
-        partial.write_bytes(packed)
-        os.replace(partial, kept)
+        write_whole(kept, packed)
     with tarfile.open(kept) as archive:
         script, program = (archive.extractfile(f"package/dist/{file}").read() for file in RUNTIME_FILES)
     return {"ort.js": script, PACKED: gzip.compress(program, mtime=0)}

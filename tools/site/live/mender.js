@@ -22,15 +22,17 @@ export async function toPixels(url, size) {
   return Float32Array.from({ length: 3 * area }, (_, i) => data[4 * (i % area) + Math.floor(i / area)] / 127.5 - 1)
 }
 
-export function toUrl(pixels, size) {
+export function toCanvas(pixels, size) {
   const canvas = canvasOf(size), area = size * size, drawn = new ImageData(size, size)
   for (let i = 0; i < area; i++) {
     for (let c = 0; c < 3; c++) drawn.data[4 * i + c] = Math.round((pixels[c * area + i] + 1) * 127.5)
     drawn.data[4 * i + 3] = 255
   }
   canvas.getContext("2d").putImageData(drawn, 0, 0)
-  return canvas.toDataURL("image/png")
+  return canvas
 }
+
+export const toUrl = (pixels, size) => toCanvas(pixels, size).toDataURL("image/png")
 
 export function unpackHole(packed, size) {
   const bytes = atob(packed)
@@ -40,28 +42,27 @@ export function unpackHole(packed, size) {
 export class Mender {
   constructor(told = () => {}) {  // `told(share, error)`: how much of the networks is loaded, and what went wrong
     this.worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" })
-    this.jobs = new Map()
-    this.last = 0
+    this.job = { number: 0 }  // the newest; only its answers count
     this.config = null  // of the networks, once they are loaded
     this.worker.onmessage = ({ data }) => {
       this.config ??= data.config
       if ("share" in data) told(data.share)
-      const job = this.jobs.get(data.job)
-      if (data.step) job?.step(data.step)
-      if (data.done) job?.done()
-      if (data.error) job ? job.failed(new Error(data.error)) : told(0, data.error)
+      if (data.error && !data.job) told(0, data.error)  // of `load`, which nobody waits for
+      if (!data.job || data.job !== this.job.number) return
+      if (data.step) this.job.step(data.step)
+      if (data.done) this.job.done()
+      if (data.error) this.job.failed(new Error(data.error))
     }
-    this.worker.onerror = event => { for (const job of this.jobs.values()) job.failed(new Error(event.message || "the worker could not be started")) }
+    this.worker.onerror = event => this.job.failed?.(new Error(event.message || "the worker could not be started"))
   }
 
   load() { this.worker.postMessage({ job: 0 }) }
 
   // Ends with the steps of `inpaint`; `step` hears of each. A job that a newer one replaces never ends.
   mend(image, hole, options, step = () => {}) {
-    const steps = [], job = ++this.last
+    const steps = [], job = this.job.number + 1
     return new Promise((done, failed) => {
-      this.jobs.clear()
-      this.jobs.set(job, { step: made => { steps.push(made); step(made) }, done: () => done(steps), failed })
+      this.job = { number: job, step: made => { steps.push(made); step(made) }, done: () => done(steps), failed }
       this.worker.postMessage({ job, image, hole, options })
     })
   }

@@ -1,7 +1,7 @@
 // The live page: a picture, a brush, the settings of `inpaint`, and every step of the mending as it is made.
 import { button, element, range, render as brush, send, standalone, told } from "./brush.js"
 import { SCHEDULES } from "./live.js"
-import { Mender, obstacle, record, toPixels, toUrl, unpackHole } from "./mender.js"
+import { Mender, obstacle, record, toCanvas, toPixels, unpackHole } from "./mender.js"
 import { render as scrubber } from "./scrubber.js"
 
 const DEFAULTS = { steps: 8, schedule: "cosine", temperature: 1, order: "confidence", fill: "smooth", evidence: 30, blend: true, seed: 0 }
@@ -49,8 +49,8 @@ function controls(parent, changed) {
   return { set, values: () => Object.fromEntries(Object.entries(shown).map(([name, { get }]) => [name, get()])) }
 }
 
-export async function start(root, base = new URL("./", import.meta.url)) {
-  const stopped = obstacle(), { size, pictures, holes } = await (await fetch(new URL("start.json", base))).json()
+export async function start(root) {
+  const stopped = obstacle(), { size, pictures, holes } = await (await fetch(new URL("start.json", import.meta.url))).json()
   const model = standalone({ size, picture: pictures[0].png, packed: holes[0], random_holes: holes, live: !stopped, asked: 0, answered: 0, message: "" })
   model.standalone = false  // it is the worker that answers, where in a notebook it is Python
   const runs = standalone({ data: {}, step: 0 })
@@ -66,7 +66,6 @@ export async function start(root, base = new URL("./", import.meta.url)) {
   const settings = controls(element("div", { className: "mg mg-bar" }, details), () => { plain.setAttribute("aria-pressed", isPlain()) })
   const bar = element("div", { className: "mg mg-bar" }, root)
   const trace = element("div", {}, root)
-  const show = pixels => { const image = new Image(); image.onload = () => canvas.getContext("2d").drawImage(image, 0, 0); image.src = toUrl(pixels, size) }
   const say = text => { status.textContent = text }
 
   const isPlain = () => Object.entries(PLAIN).every(([name, value]) => settings.values()[name] === value)
@@ -84,11 +83,7 @@ export async function start(root, base = new URL("./", import.meta.url)) {
   for (const [i, { name, png }] of pictures.entries()) {
     const choice = element("button", { type: "button" }, shelf, { "aria-label": name, "aria-pressed": i === 0 })
     element("img", { src: png, alt: "", width: size, height: size }, choice)
-    choice.addEventListener("click", () => choose(i))
-  }
-  function choose(i) {
-    send(model, { picture: pictures[i].png })
-    mark()
+    choice.addEventListener("click", () => send(model, { picture: png }))
   }
   const mark = () => pictures.forEach(({ png }, i) => shelf.children[i].setAttribute("aria-pressed", png === model.get("picture")))
 
@@ -106,7 +101,10 @@ export async function start(root, base = new URL("./", import.meta.url)) {
   }
   function follow() {  // the address of a shared link
     const link = new URLSearchParams(location.hash.slice(1)), given = {}
-    for (const name of Object.keys(DEFAULTS)) if (link.has(name) && read(name, link.get(name)) !== null) given[name] = read(name, link.get(name))
+    for (const name of Object.keys(DEFAULTS)) {
+      const value = link.has(name) ? read(name, link.get(name)) : null
+      if (value !== null) given[name] = value
+    }
     settings.set(given)
     if (pictures[link.get("picture")]) send(model, { picture: pictures[link.get("picture")].png })
     try { if (atob(link.get("hole") ?? "").length === size * size / 8) send(model, { packed: link.get("hole") }) } catch { /* no hole of ours */ }
@@ -128,7 +126,7 @@ export async function start(root, base = new URL("./", import.meta.url)) {
     say("mending ...")
     try {
       const steps = await mender.mend(image, hole, values, ({ number, mask, picture }) => {
-        show(picture)
+        canvas.getContext("2d").drawImage(toCanvas(picture, size), 0, 0)
         say(`step ${number}: ${mask.reduce((a, b) => a + b, 0)} tokens left`)
       })
       const name = `${values.schedule}, temperature ${values.temperature}, ${values.order}, seed ${values.seed}${isPlain() ? ", plain" : ""}`
@@ -144,10 +142,8 @@ export async function start(root, base = new URL("./", import.meta.url)) {
   model.on("change:picture", mark)
 
   follow()
-  mark()
   await Promise.all([brush({ model, el: painting }), scrubber({ model: runs, el: trace })])
-  addEventListener("hashchange", () => { follow(); mark() })
+  addEventListener("hashchange", follow)
   if (stopped) say(stopped)
   else mender.load()
-  return { model, runs, settings, mender, mend }
 }

@@ -60,7 +60,7 @@ function choices({ tokens, mask, logits }) {
 onmessage = async ({ data: { job, image, hole, options } }) => {
   newest = job
   try {
-    const model = await (loading ??= load())
+    const model = await (loading ??= load().catch(error => { loading = null; throw error }))  // the next job tries again
     postMessage({ share: 1, config: model.config })
     if (!image) return
     for await (const step of inpaint(model, image, hole, draws(options.seed ?? 0), options)) {
@@ -70,7 +70,6 @@ onmessage = async ({ data: { job, image, hole, options } }) => {
     }
     postMessage({ job, done: true })
   } catch (error) {
-    if (!(await Promise.resolve(loading).catch(() => null))) loading = null  // loading failed: the next job tries again
     postMessage({ job, error: error.message ?? String(error) })
   }
 }
