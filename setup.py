@@ -7,7 +7,8 @@ from setuptools import setup
 parser = ConfigParser(delimiters=["="])
 parser.read(Path(__file__).parent / "settings.ini", encoding="utf-8")
 settings = parser["DEFAULT"]
-EXTRAS = "notebook", "perceptual", "fid", "data", "shards", "live", "colab", "teaching", "site", "browser", "judges"
+EXTRAS = ("notebook", "perceptual", "fid", "data", "shards", "live", "colab", "teaching", "site", "browser", "judges",
+          "mutation")
 extras = {name: settings[f"{name}_requirements"].split() for name in EXTRAS}
 tested = "notebook", "fid", "shards", "live", "teaching", "site", "browser", "judges"
 

@@ -44,6 +44,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 TIME_NETWORKS = """async repeats => {
   const ort = await import("./ort.js"), found = {}
   ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? 2 : 1
+  const packed = (await fetch("./ort-wasm-simd-threaded.wasm.gz")).body.pipeThrough(new DecompressionStream("gzip"))
+  ort.env.wasm.wasmBinary = await new Response(packed).arrayBuffer()
   const tokens = () => new ort.Tensor("int64", BigInt64Array.from({ length: 256 }, (_, i) => BigInt(4 * i)), [1, 256])
   const pixels = () => new ort.Tensor("float32", new Float32Array(3 * 64 * 64), [1, 3, 64, 64])
   for (const name of ["encoder", "transformer", "decoder"]) {

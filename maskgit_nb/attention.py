@@ -91,7 +91,8 @@ def on_your_own(*functions: Callable) -> Iterator[None]:
     kept = [(f, f.__code__) for f in map(inspect.unwrap, functions) if hasattr(f, "__code__")]
     for f, code in kept:
         made: dict = {}
-        exec(f"def refuse(*given, **named): raise AssertionError({_REFUSAL.format(f.__qualname__)!r})", made)
+        refusal = f"def refuse(*given, **named): raise AssertionError({_REFUSAL.format(f.__qualname__)!r})"
+        exec(refusal, made)  # noqa: S102, of the line above, where the name is quoted
         # as many free variables as `f` has, or Python refuses
         f.__code__ = made["refuse"].__code__.replace(co_freevars=code.co_freevars)
     try:

@@ -2,16 +2,18 @@
 
 # %% ../nbs/appendix/h_cli.ipynb #h-003
 from __future__ import annotations
-import argparse, ctypes, functools, importlib.util, os, platform, re, shlex, sys, tempfile, time, traceback, unicodedata
-import warnings
+import argparse, ctypes, functools, importlib.util, os, platform, re, shlex, signal, sys, tempfile, threading
+import time, traceback, unicodedata, warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, replace
 from importlib import resources
 from pathlib import Path
 import accelerate
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -31,6 +33,7 @@ from .live import export_onnx
 from .masking import mask_to_hole
 from .schedules import SCHEDULES
 from .scores import eyes_found, score
+from .speed import cached
 from .stages import HOLES, RATIOS, VQGANLoss, fit_maskgit, fit_vqgan
 from .training import SEEDS, TrainConfig, in_words, within
 from .transformer import BidirectionalTransformer, TransformerConfig, count_parameters
@@ -128,17 +131,30 @@ def _load_pair(image: Path, find: Callable[[Path], Path], args: argparse.Namespa
     return fit_picture(picture, size if args.resize else None), hole
 
 # %% ../nbs/appendix/h_cli.ipynb #h-015b
-def _load_pairs(paths: list[Path], args: argparse.Namespace, size: int,
-                failed: list[str]) -> Iterator[tuple[list[Path], Tensor, Tensor]]:
-    "Batches of (paths, images, holes); what cannot be read is added to `failed` as a sentence and passed over."
-    batch, find = [], mask_finder(args.hole, paths)
+def _this_process(args: argparse.Namespace) -> PartialState:
+    "This process among those that accelerate launched, most often the only one. --device is set to its own."
+    found = PartialState(cpu=args.device == "cpu")
+    if found.num_processes > 1: args.device = str(found.device)
+    return found
+
+def _own_batches(items: list, size: int, generator: torch.Generator, process: PartialState) -> Iterator[list]:
+    "The batches of `items` that are this process's; for each the generator is as if one process had done those before."
+    for number, first in enumerate(range(0, len(items), size)):
+        batch, state = items[first:first + size], generator.get_state()
+        if number % process.num_processes == process.process_index: yield batch
+        generator.set_state(state)
+        torch.randint(2**62, (len(batch),), generator=generator)  # as `Draws` does
+
+def _load_pairs(paths: list[Path], find: Callable[[Path], Path], args: argparse.Namespace, size: int,
+                failed: list[tuple]) -> tuple[list[Path], Tensor, Tensor] | None:
+    "(paths, images, holes) of those that can be read, if any; others are added to `failed`, each with a sentence."
+    batch = []
     for path in paths:
         try: batch.append((path, *_load_pair(path, find, args, size)))
-        except (OSError, ValueError) as error: failed.append(str(error))
-        if batch and (len(batch) == args.batch_size or path == paths[-1]):
-            names, images, holes = zip(*batch)
-            yield list(names), torch.stack(images), torch.stack(holes)
-            batch = []
+        except (OSError, ValueError) as error: failed.append((path, str(error)))
+    if not batch: return None
+    names, images, holes = zip(*batch)
+    return list(names), torch.stack(images), torch.stack(holes)
 
 # %% ../nbs/appendix/h_cli.ipynb #h-015d
 def _odd_holes(shares: dict[Path, float]) -> list[str]:
@@ -164,6 +180,16 @@ def _load_model(args: argparse.Namespace) -> MaskGIT:
     model = load_lab(args.weights).to(args.device)
     _tell_doubt(model)
     return model
+
+def _load_mender(args: argparse.Namespace) -> MaskGIT:
+    "`_load_model`, with --cached."
+    model = _load_model(args)
+    return MaskGIT(model.vqgan, cached(model.transformer)) if args.cached else model
+
+def _in_precision(args: argparse.Namespace) -> AbstractContextManager:
+    "Within, matrices are multiplied in --precision."
+    if args.precision == "no": return nullcontext()
+    return torch.autocast(torch.device(args.device).type, torch.bfloat16)
 
 # %% ../nbs/appendix/h_cli.ipynb #h-018b
 def _decode_options(args: argparse.Namespace) -> dict:
@@ -197,31 +223,44 @@ def _inpaint(args: argparse.Namespace) -> int:
     for folder in folders:
         _check_targets(folder, [folder / f"{path.stem}.png" for path in paths], [args.image, args.hole])
     for folder in folders: _output_folder(folder)
-    model, generator, failed, shares = _load_model(args), torch.Generator().manual_seed(args.seed), [], {}
-    with tqdm(total=len(paths), desc="inpaint", unit="image") as bar:
-        for names, images, holes in _load_pairs(paths, args, model.vqgan.config.image_size, failed):
+    process, find, failed, shares = _this_process(args), mask_finder(args.hole, paths), [], []
+    model, generator = _load_mender(args), torch.Generator().manual_seed(args.seed)
+    bar = tqdm(total=-(-len(paths) // process.num_processes), desc="inpaint", unit="image",
+               disable=not process.is_main_process)
+    with _in_precision(args), bar:
+        for batch in _own_batches(paths, args.batch_size, generator, process):
+            pairs = _load_pairs(batch, find, args, model.vqgan.config.image_size, failed)
+            if pairs is None: continue
+            names, images, holes = pairs
             result = model.inpaint(images, holes, dilate=args.dilate, composite=not args.no_composite,
                                    frames=args.frames, generator=generator, **added, **_decode_options(args))
             for path, x in zip(names, result.images.cpu()): save_png(x, out / f"{path.stem}.png")
             sheets = [frames / f"{path.stem}.png" for path in names]
             if args.frames: _save_frames(model, result, images, holes, sheets, added["blend"])
-            shares |= zip(names, holes.float().mean((1, 2, 3)).tolist())
+            shares += zip(names, holes.float().mean((1, 2, 3)).tolist())
             bar.update(len(names))
-    for sentence in _odd_holes(shares): print(f"maskgit-nb: {sentence}", file=sys.stderr)
-    for sentence in failed: print(f"maskgit-nb: skipped: {sentence}", file=sys.stderr)
+    shares, failed = (sorted(gather_object(found)) for found in (shares, failed))  # of all processes
+    if not process.is_main_process: return 1 if failed else 0
+    for sentence in _odd_holes(dict(shares)): print(f"maskgit-nb: {sentence}", file=sys.stderr)
+    for _, sentence in failed: print(f"maskgit-nb: skipped: {sentence}", file=sys.stderr)
     print(f"{len(paths) - len(failed)} of {len(paths)} images written to {out}")
     return 1 if failed else 0
+
 def _generate(args: argparse.Namespace) -> int:
     "maskgit-nb generate: writes 0000.png, 0001.png, ..."
     targets, generator = [args.out / f"{i:04d}.png" for i in range(args.n)], torch.Generator().manual_seed(args.seed)
     _check_targets(args.out, targets)
-    out, model = _output_folder(args.out), _load_model(args)
-    with tqdm(total=args.n, desc="generate", unit="image") as bar:
-        for some in [targets[i:i + args.batch_size] for i in range(0, args.n, args.batch_size)]:
+    out, process = _output_folder(args.out), _this_process(args)
+    model = _load_mender(args)
+    bar = tqdm(total=-(-args.n // process.num_processes), desc="generate", unit="image",
+               disable=not process.is_main_process)
+    with _in_precision(args), bar:
+        for some in _own_batches(targets, args.batch_size, generator, process):
             made = model.generate(len(some), generator=generator, **_decode_options(args)).images.cpu()
             for target, x in zip(some, made): save_png(x, target)
             bar.update(len(some))
-    print(f"{args.n} images written to {out}")
+    process.wait_for_everyone()
+    if process.is_main_process: print(f"{args.n} images written to {out}")
     return 0
 
 # %% ../nbs/appendix/h_cli.ipynb #h-027
@@ -376,22 +415,32 @@ def _pair_up(real: dict[Path, Tensor], made: dict[Path, Tensor], masks: Path,
     for sentence in _odd_holes(shares): print(f"maskgit-nb: {sentence}", file=sys.stderr)
     return [real[find(path)] for path in made], torch.stack(list(holes.values()))
 
+def _shared(network: Callable, process: PartialState) -> Callable:
+    "The network for processes that all call it with the same pictures: each looks at its part, all get all features."
+    def features(levels: Tensor) -> Tensor:
+        part = levels.tensor_split(process.num_processes)[process.process_index]
+        return torch.cat(gather_object([network(part)] if len(part) else []))
+    return features
+
 def _measure(args: argparse.Namespace) -> int:
     "maskgit-nb fid: distances between two folders of pictures, `.npz` statistics or `test_gt.csv`."
+    process = _this_process(args)
     name = "FID" if args.network == "inception" else f"Frechet distance ({args.network}, not an FID)"
     if args.real.suffix == ".npz" or args.made.suffix == ".npz":
         if args.hole: raise ValueError("--hole needs pictures, not .npz statistics")
-        print(f"{name}: {fid(args.real, args.made, get_network(args.network, args.device)):.4f}")
+        found = fid(args.real, args.made, _shared(get_network(args.network, args.device), process))
+        if process.is_main_process: print(f"{name}: {found:.4f}")
         return 0
     real, made = _named_levels(args.real), _named_levels(args.made)
     sizes = sorted({f"{x.shape[2]}x{x.shape[1]}" for x in [*real.values(), *made.values()]})
     if len(sizes) > 1: raise ValueError(f"all pictures must have one size; got {', '.join(sizes)}")
     originals, holes = list(real.values()), None
     if args.hole is not None: originals, holes = _pair_up(real, made, args.hole, args.invert)
-    network = get_network(args.network, args.device)
+    network = _shared(get_network(args.network, args.device), process)
     with warnings.catch_warnings(record=True) as left_out:
         warnings.simplefilter("always", UserWarning)
         row = score(torch.stack(originals), torch.stack(list(made.values())), holes, network)
+    if not process.is_main_process: return 0
     for warning in left_out: print(f"maskgit-nb: {warning.message}", file=sys.stderr)
     if "fd" in row: print(f"{name}: {row.pop('fd'):.4f}")
     for key, value in row.items(): print(f"{key}: {value:.4g}")
@@ -509,6 +558,9 @@ def _add_decoding(parser: argparse.ArgumentParser, steps: int = 8, temperature: 
     _add_option(group, "--top-p", "(0,1]", "draw among the likeliest codes that make up this probability", kind=float)
     _add_option(group, "--sweet-spot", "[-1,inf)", "accept everything at this step, -1 = never", -1)
     _add_option(group, "--seed", SEEDS, "same seed, same pictures", 0)
+    group.add_argument("--cached", action="store_true",
+                       help="keep known tokens' keys and values between steps: sooner done, nearly the same")
+    _add_option(group, "--precision", ["no", "bf16"], "bf16: sooner done where the processor can", "no")
     _add_option(group, "--batch-size", "[1,1000000]", "images at a time", 64)
 
 # %% ../nbs/appendix/h_cli.ipynb #h-043b
@@ -716,9 +768,19 @@ def _in_one_line(error: Exception) -> str:
     return (f"{' '.join(str(error).split())} ({type(error).__name__} in {Path(raised_in).name}; if you did "
             "nothing unusual, --traceback shows what to report)")
 
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    "Inside, SIGTERM is a SystemExit, as Ctrl-C is a KeyboardInterrupt: what was begun is cleared away."
+    def stop(number: int, frame) -> None: raise SystemExit("stopped")
+    main = threading.current_thread() is threading.main_thread()  # only there can signals be caught
+    before = signal.signal(signal.SIGTERM, stop) if main else None
+    try: yield
+    finally:
+        if main: signal.signal(signal.SIGTERM, before)
+
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0 done, 1 something failed, 2 wrong options, 130 stopped. What is
-    wrong is named in one line."""
+    """Run the command line; returns the exit status: 0 done, 1 something failed, 2 wrong options, 130 stopped by
+    Ctrl-C, 143 by SIGTERM. What is wrong is named in one line."""
     argv = sys.argv[1:] if argv is None else argv
     # a name that the console cannot show
     if hasattr(sys.stdout, "reconfigure"): sys.stdout.reconfigure(errors="backslashreplace")
@@ -728,13 +790,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _check_device(args.device)
         if args.device == "cpu": keep_freed_memory()
-        return args.run(args)
+        with _sigterm_raises(): return args.run(args)
     except (OSError, ValueError, ImportError, FloatingPointError) as error:
         if args.traceback: raise
         print(f"maskgit-nb: {_in_one_line(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, SystemExit) as stop:
         print(f"maskgit-nb: {str(stop) or 'stopped'}", file=sys.stderr)
-        return 130
+        return 130 if isinstance(stop, KeyboardInterrupt) else 143
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())  # python -m maskgit_nb.cli; not in a notebook

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 from .cats import drawn_cats
+from .files import save_text, writing_to
 from .images import on_white, random_holes, square_crop, to_picture, to_tensor, to_uint8, upload
 from .vqgan import VQGAN, VQGANConfig
 
@@ -255,7 +256,7 @@ def _unzipped(path: Path) -> Path:
         check_zip(path)
         with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as unfinished:
             files = Path(unfinished) / "files"
-            with zipfile.ZipFile(path) as archive: archive.extractall(files)  # extractall never leaves its folder
+            with zipfile.ZipFile(path) as archive: archive.extractall(files)  # noqa: S202, it never leaves its folder
             if not folder.is_dir(): files.rename(folder)
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
         raise ValueError(f"cannot read {path} as a zip: {error}") from error
@@ -379,10 +380,14 @@ def _webdataset():
 
 def write_shards(images: Dataset, folder: str | Path, per_shard: int = 1000) -> list[Path]:
     "Write a dataset of (3,H,W) in [-1,1] as PNGs into tar files in `folder`, `per_shard` in each; returns their paths."
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with _webdataset().ShardWriter(f"{folder}/shard-%05d.tar", maxcount=per_shard, verbose=0) as writer:
-        for i in range(len(images)): writer.write({"__key__": f"{i:08d}", "png": to_picture(images[i])})
-    return sorted(Path(folder).glob("shard-*.tar"))
+    folder = Path(folder)
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".shards-", dir=folder) as unfinished:
+            with _webdataset().ShardWriter(f"{unfinished}/shard-%05d.tar", maxcount=per_shard, verbose=0) as writer:
+                for i in range(len(images)): writer.write({"__key__": f"{i:08d}", "png": to_picture(images[i])})
+            for shard in Path(unfinished).iterdir(): os.replace(shard, folder / shard.name)
+    return sorted(folder.glob("shard-*.tar"))
 
 # %% ../nbs/appendix/b_data.ipynb #b-09033d
 _MOST_BYTES = 2**28  # of one file in a shard, which is read into memory
@@ -398,11 +403,12 @@ def _files_in(source: dict) -> Iterator[dict]:
 
 def _shard_samples(sources: Iterator[dict]) -> Iterator[dict]:
     "The samples of shards, one after another. ValueError names a shard that cannot be read."
-    from webdataset.tariterators import group_by_keys, url_opener
-    for source in url_opener(sources):
-        try: yield from group_by_keys(_files_in(source))
-        except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
-            raise ValueError(f"cannot read {source['url']} as a tar shard: {error.args[0]}") from error
+    from webdataset.tariterators import group_by_keys
+    for source in sources:
+        with open(source["url"], "rb") as stream:
+            try: yield from group_by_keys(_files_in(source | dict(stream=stream)))
+            except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
+                raise ValueError(f"cannot read {source['url']} as a tar shard: {error.args[0]}") from error
 
 def _picture_in(sample: dict, size: int) -> Tensor:
     "The picture in a sample of a shard as an image (3,size,size). ValueError if there is none."
@@ -414,13 +420,16 @@ def _picture_in(sample: dict, size: int) -> Tensor:
 
 # %% ../nbs/appendix/b_data.ipynb #b-09033b
 class ShardStream:
-    """The pictures (PNG, JPEG or WebP) in tar `shards` (paths or URLs), cropped to squares of `size` pixels; pass after
+    """The pictures (PNG, JPEG or WebP) in tar `shards` (paths), cropped to squares of `size` pixels; pass after
     pass without end, each with its shards and, within a `buffer`, its pictures in another order. With `flip` every
     other one is mirrored. Its state is how far it was read: a checkpoint keeps it. ValueError if there is no shard, or
-    no picture in a sample or in all of them."""
+    one is an address or a command, or if no picture is in a sample or in all of them."""
     def __init__(self, shards: list[str | Path], size: int, flip: bool = False, buffer: int = 1000):
         if not shards: raise ValueError("no shards given")
         self.shards, self.size, self.flip, self.buffer = sorted(map(str, shards)), size, flip, buffer
+        for name in self.shards:
+            if not re.match(r"\w[\w+.-]+:", name): continue
+            raise ValueError(f"shards must be files, no addresses or commands; got {name}")
         self.epoch, self.taken = 0, 0
 
     def state_dict(self) -> dict: return dict(epoch=self.epoch, taken=self.taken)
@@ -507,24 +516,30 @@ def fingerprint(data: nn.Module | Mapping | Dataset | Tensor) -> str:
     return digest.hexdigest()[:12]
 
 # %% ../nbs/appendix/b_data.ipynb #b-09079d
+def _reserve(partial: Path, shape: tuple[int, ...], kind: type, path: Path) -> None:
+    "An .npy file of zeros that has its place on the disk: a full one says so here, and of `path`, what it is to be."
+    with writing_to(path):
+        np.lib.format.open_memmap(partial, "w+", kind, shape)
+        with open(partial, "r+b") as file:  # written through a map, a full disk would end the process
+            if hasattr(os, "posix_fallocate"): os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+
 def write_together(path: Path, shape: tuple[int, ...], kind: type, fill: Callable[[np.ndarray, range], None],
                    accelerator: Accelerator) -> None:
     """Write the array `path`, an .npy file, with all processes: each calls `fill(array, rows)`, which is to set its own
-    share of the rows. What is cut off leaves no file of that name."""
+    share of the rows. What is cut off leaves no file of that name, and what ends in an error none at all."""
     partial = path.with_name(f"{path.stem.split('-')[0]}.partial.npy")
     number, of = accelerator.process_index, accelerator.num_processes
-    if accelerator.is_main_process:
-        np.lib.format.open_memmap(partial, "w+", kind, shape)
-        # a full disk says so here; written through the map, it would end the process
-        with open(partial, "r+b") as file:
-            if hasattr(os, "posix_fallocate"): os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
-    accelerator.wait_for_everyone()
-    array = np.lib.format.open_memmap(partial, "r+")
-    fill(array, range(len(array) * number // of, len(array) * (number + 1) // of))
-    array.flush()
-    del array  # Windows renames no file that is mapped
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process: os.replace(partial, path)
+    try:
+        if accelerator.is_main_process: _reserve(partial, shape, kind, path)
+        accelerator.wait_for_everyone()
+        array = np.lib.format.open_memmap(partial, "r+")
+        fill(array, range(len(array) * number // of, len(array) * (number + 1) // of))
+        array.flush()
+        del array  # Windows renames no file that is mapped
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process: os.replace(partial, path)
+    finally:
+        if accelerator.is_main_process: partial.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
 
 # %% ../nbs/appendix/b_data.ipynb #b-09079f
@@ -551,7 +566,7 @@ def cached_pictures(images: ImageFolder, folder: Path, accelerator: Accelerator,
         shown = progress and accelerator.is_local_main_process
         faults = _decode_into(levels, images, rows, accelerator.num_processes, shown)
         text = json.dumps(dict(gather_object([*faults.items()])))  # those of all processes
-        if accelerator.is_main_process: path.with_suffix(".json").write_text(text, encoding="utf-8")
+        if accelerator.is_main_process: save_text(text, path.with_suffix(".json"))
     if not path.exists(): write_together(path, (n, 3, images.size, images.size), np.uint8, fill, accelerator)
     faults = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     if len(faults) == n: raise ValueError(f"no picture in {images.folder} can be read; {next(iter(faults.values()))}")

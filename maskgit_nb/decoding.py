@@ -33,7 +33,7 @@ class Draws:
         "(B,n), each within (0,1)."
         if not self.drawn:
             rows = [torch.rand(self.ahead, n, generator=g, dtype=torch.float64) for g in self.generators]
-            self.drawn = list(torch.stack(rows, 1).clamp(1e-12, 1 - 1e-12))
+            self.drawn = list(torch.stack(rows, 1).clamp(min=1e-12))
         return self.drawn.pop(0)
 
     def gumbel(self, n: int) -> Tensor:
@@ -148,8 +148,8 @@ def _logits_at(transformer: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
 
 def predict(transformer: nn.Module, tokens: Tensor, only: Tensor | None = None) -> Tensor:
     """The logits (B,N,K) of `tokens` (B,N) without dropout, or those (M,K) where a mask `only` (B,N) is True. On a CPU
-    8 images at a time, which fit into its cache."""
-    size = 8 if tokens.device.type == "cpu" else len(tokens)
+    8 images at a time, which fit into its cache, or as many as the transformer's `at_once` says."""
+    size = getattr(transformer, "at_once", 8) if tokens.device.type == "cpu" else len(tokens)
     with evaluating(transformer):
         if only is None: return torch.cat([transformer(part) for part in tokens.split(size)])
         parts = zip(tokens.split(size), only.split(size))
@@ -160,7 +160,8 @@ def reveal(transformer: nn.Module, tokens: Tensor, mask: Tensor, plan: Tensor, s
            logit_bias: Tensor | None = None) -> Iterator[Step]:
     """The bookkeeping of `decode`: `plan` (B,steps) says how many tokens stay masked after each step. With M masked
     tokens, `sample(logits, mask)` draws them (M,) from logits (M,K), and `rank(logits, drawn, mask, number)` gives the
-    scores (M,), of which the highest are revealed."""
+    scores (M,), of which the highest are revealed. What a transformer keeps between steps it is told to `forget`."""
+    if hasattr(transformer, "forget"): transformer.forget()
     for number, counts in enumerate(plan.unbind(1), 1):
         if not mask.any(): return
         logits = predict(transformer, tokens.masked_fill(mask, transformer.mask_token_id), only=mask)

@@ -144,10 +144,12 @@ def lite_network(device: str | torch.device = "cpu") -> Network:
 # %% ../nbs/11_fid.ipynb #11-031a
 @contextmanager
 def hub_weights(url: str, size: str) -> Iterator[None]:
-    """Turn what goes wrong in fetching or reading torch hub's copy of `url` into one error: which file, how large,
-    and where."""
+    """With torch hub's copy of `url`, fetched if need be by the digest in its name, and read once without running what
+    a pickle may hold. What goes wrong is one error: which file, how large, and where."""
     folder, name = Path(torch.hub.get_dir()) / "checkpoints", url.rsplit("/", 1)[-1]
-    try: yield
+    try:
+        torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+        yield
     except (OSError, HTTPException) as error:
         raise FileNotFoundError(f"no weights {name} (about {size}), and they could not be fetched ({error}). "
                                 f"Get {url} elsewhere and put it into {folder}") from None

@@ -2,7 +2,7 @@
 
 # %% ../nbs/appendix/c_files.ipynb #c-003
 from __future__ import annotations
-import datetime, json, os, platform, uuid
+import datetime, errno, json, os, platform, shutil, uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -15,27 +15,40 @@ from PIL.PngImagePlugin import PngInfo
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from . import __version__
 from .images import to_picture
 
 # %% auto #0
-__all__ = ['replacing', 'save_png', 'save_text', 'is_ours', 'tile', 'save_sheet', 'save_film', 'save_module', 'load_module',
-           'shipped_weights', 'find_weights', 'append_row', 'read_rows', 'device_name', 'provenance']
+__all__ = ['writing_to', 'replacing', 'save_png', 'save_text', 'is_ours', 'tile', 'save_sheet', 'save_film', 'save_module',
+           'load_module', 'shipped_weights', 'find_weights', 'append_row', 'read_rows', 'device_name', 'provenance']
 
 # %% ../nbs/appendix/c_files.ipynb #c-01017c
+@contextmanager
+def writing_to(path: str | Path) -> Iterator[None]:
+    "What cannot be written inside the block, whatever library says so, is an OSError that names `path` and the reason."
+    try: yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        kind = type(error) if isinstance(error, OSError) else OSError
+        there = next(folder for folder in Path(path).absolute().parents if folder.is_dir())
+        full = shutil.disk_usage(there).free < 2**20  # of which torch says "unexpected pos 64 vs 0"
+        text = os.strerror(errno.ENOSPC) if full else " ".join(str(error).split())
+        raise kind(f"cannot write {path}: {getattr(error, 'strerror', None) or text}") from error
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     "A name beside `path` to write to, its folder made: if the block ends well, that file takes the place of `path`."
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{uuid.uuid4().hex}.partial")  # of its own: other processes may write the same file
-    try:
-        partial.touch()
-        mode = partial.stat().st_mode  # some writers (safetensors) make files that only their owner can read
-        yield partial
-        if partial.stat().st_mode != mode: partial.chmod(mode)
-        os.replace(partial, path)
-    finally: partial.unlink(missing_ok=True)
+    with writing_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.touch()
+            mode = partial.stat().st_mode  # some writers (safetensors) make files that only their owner can read
+            yield partial
+            if partial.stat().st_mode != mode: partial.chmod(mode)
+            os.replace(partial, path)
+        finally: partial.unlink(missing_ok=True)
 
 # %% ../nbs/appendix/c_files.ipynb #c-01017f
 def save_png(x: Tensor, path: str | Path) -> None:
@@ -80,12 +93,16 @@ def save_film(frames: Sequence[Tensor], path: str | Path, scale: int = 2, pause:
         poster.save(partial, format="PNG", save_all=True, append_images=rest, duration=duration, loop=0)
 
 # %% ../nbs/appendix/c_files.ipynb #c-02081
+def _saved_as(module_class: type) -> str:
+    "The kind of module that a file of weights names: the class's own name, or the one that it saves itself as."
+    return getattr(module_class, "saved_as", module_class.__name__)
+
 def save_module(module: nn.Module, path: str | Path, half: bool = False) -> None:
     "Write a module with a `config` dataclass to one safetensors file, the config in its header. `half`: as float16."
     path = Path(path)
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     if half: state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-    metadata = {"class": type(module).__name__, "config": json.dumps(asdict(module.config))}
+    metadata = {"class": _saved_as(type(module)), "config": json.dumps(asdict(module.config))}
     with replacing(path) as partial: save_file(state, partial, metadata=metadata)
 
 # %% ../nbs/appendix/c_files.ipynb #c-02082
@@ -116,6 +133,11 @@ def _misfit(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
         if not theirs.isfinite().all(): return f"{name} holds what is no finite number"
     return ""
 
+class _Undrawn(TorchFunctionMode):
+    "Leaves out normal draws: for weights of the device meta, which have no values, they load torch's whole compiler."
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function.__name__ != "normal_": return function(*args, **(kwargs or {}))
+
 def load_module(path: str | Path, module_class: type, config_class: type) -> nn.Module:
     """The module in a file that `save_module` wrote, in float32 and eval mode.
 
@@ -126,13 +148,14 @@ def load_module(path: str | Path, module_class: type, config_class: type) -> nn.
     try:
         with safe_open(path, "pt") as file: metadata = file.metadata() or {}
         state, given = load_file(path), json.loads(metadata["config"])
-        if metadata.get("class") != module_class.__name__:
-            raise ValueError(f"it holds a {metadata.get('class')}, not a {module_class.__name__}")
+        if metadata.get("class") != _saved_as(module_class):
+            raise ValueError(f"it holds a {metadata.get('class')}, not a {_saved_as(module_class)}")
         config = _config_from(given, config_class, state)
     except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         raise ValueError(f"cannot read {path}: damaged, or not written by maskgit_nb ({error})") from error
     try:
-        with torch.device("meta"): fault = _misfit(state, module_class(config).state_dict())  # takes no memory
+        with torch.device("meta"), _Undrawn(): wanted = module_class(config).state_dict()  # takes no memory
+        fault = _misfit(state, wanted)
     except Exception as error: fault = f"no network can be built of it ({' '.join(str(error).split())})"
     if fault: raise ValueError(f"{path} does not fit its own config: {fault}")
     module = module_class(config)
@@ -164,14 +187,15 @@ def find_weights(name: str | Path) -> Path:
 def append_row(path: str | Path, row: dict) -> None:
     """Append one row to a table of JSON lines, in one write and onto the disk; a stump that a crash left before it is
     ended first."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab+") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(0, end - 1))
-        ended = file.read(1) in (b"", b"\n")
-        file.write(("" if ended else "\n").encode() + json.dumps(row).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    with writing_to(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab+") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 1))
+            ended = file.read(1) in (b"", b"\n")
+            file.write(("" if ended else "\n").encode() + json.dumps(row).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
 
 # %% ../nbs/appendix/c_files.ipynb #c-047
 def read_rows(path: str | Path) -> list[dict]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from . import __version__
 from .data import fingerprint
+from .files import writing_to
 from .inpainting import MaskGIT
 
 # %% auto #0
@@ -122,12 +123,14 @@ def export_onnx(model: MaskGIT, folder: str | Path, int8: bool = False) -> dict[
         for name, (network, takes, gives, example) in _networks(model).items():
             path, small = made / f"{name}.onnx", int8 and name == "transformer"
             exported = _to_onnx(network, takes, gives, example)
-            path.write_bytes((exported if small else _store_half(exported)).SerializeToString())
+            with writing_to(folder / path.name):
+                path.write_bytes((exported if small else _store_half(exported)).SerializeToString())
             if small: _quantize(path)
             _check(name, path, network, example, small)
         codes = model.vqgan.quantizer.codebook.detach().contiguous()
-        (made / "codebook.bin").write_bytes(codes.numpy().astype("<f4").tobytes())
-        (made / "config.json").write_text(json.dumps(_config(model, int8), indent=1) + "\n", encoding="utf-8")
+        with writing_to(folder / "config.json"):
+            (made / "codebook.bin").write_bytes(codes.numpy().astype("<f4").tobytes())
+            (made / "config.json").write_text(json.dumps(_config(model, int8), indent=1) + "\n", encoding="utf-8")
         (folder / "config.json").unlink(missing_ok=True)  # without it a folder is not whole
         for name in _FILES: os.replace(made / name, folder / name)
     return {name: (folder / name).stat().st_size for name in _FILES}

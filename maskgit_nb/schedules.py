@@ -77,7 +77,7 @@ def mask_counts(schedule: str | Callable[[float], float], n: int, steps: int) ->
     for t in range(1, int(steps) + 1):
         wanted = math.floor(masked_share(schedule, t / steps) * n + 1e-9) if t < steps else 0
         most = max(0, left - 1)  # reveal at least one
-        least = max(0, min(left - 1, int(steps) - t))  # leave one for each step to come
+        least = int(steps) - t  # leave one for each step to come, if there are so many
         left = min(most, max(least, wanted))
         counts.append(left)
     return counts

@@ -2,7 +2,7 @@
 
 # %% ../nbs/appendix/e_scores.ipynb #e-003
 from __future__ import annotations
-import hashlib, math, warnings
+import hashlib, html, math, warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -165,9 +165,9 @@ def score(real: Tensor, made: Tensor, holes: Tensor | None, network: Network,
 
 # %% ../nbs/appendix/e_scores.ipynb #e-11073b
 def _cell(value) -> str:
-    "A value as it stands in a table: floats with three decimals, nothing for None."
+    "A value as it stands in a table: floats with three decimals, nothing for None, text as text and no HTML."
     if value is None: return ""
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else html.escape(str(value), quote=False).replace("|", "\\|")
 
 def _aligned(lines: list[list[str]]) -> str:
     "Lines of cells, the first one the headings, as a Markdown table: the first column to the left, the others right."
@@ -186,7 +186,8 @@ def markdown_table(rows: Mapping[str, Mapping], heads: Mapping[str, str] | None 
     heads = heads or {column: column for row in rows.values() for column in row}
     columns = [column for column in heads if any(row.get(column) is not None for row in rows.values())]
     lines = [[first, *(heads[column] for column in columns)]]
-    return _aligned(lines + [[name, *(_cell(row.get(column)) for column in columns)] for name, row in rows.items()])
+    lines += [[name, *(row.get(column) for column in columns)] for name, row in rows.items()]
+    return _aligned([[*map(_cell, line)] for line in lines])
 
 # %% ../nbs/appendix/e_scores.ipynb #e-11078e
 @dataclass(frozen=True)

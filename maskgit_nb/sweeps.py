@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from .data import fingerprint
 from .decoding import decode
 from .fid import frechet_distance, get_network, image_features, kernel_distance
-from .files import append_row, device_name, read_rows
+from .files import append_row, device_name, read_rows, writing_to
 from .inpainting import MaskGIT
 from .scores import hole_psnr
 
@@ -91,6 +91,9 @@ def collect(measure: Callable[[dict, int], dict], settings: Mapping[str, dict], 
     wanted = [dict(setting=name, run=run, seed=run, options=options, **same) for run, (name, options) in pairs]
     done = {identity(row) for row in read_rows(out)}
     missing = [row for row in wanted if identity(row) not in done]
+    with writing_to(out):  # a place that cannot be written to says so before any work
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        open(out, "ab").close()
     with tqdm(total=sum(cost(row["options"]) for row in missing), unit="pass", disable=not progress) as bar:
         for row in missing:
             bar.set_description(f"{row['setting']}, run {row['run'] + 1} of {runs}")

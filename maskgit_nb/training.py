@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration, DistributedType, LoggerType
+from accelerate.utils import DataLoaderConfiguration, DistributedType, LoggerType, load
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from . import moved
 from .data import EndlessBatches, FreshCats, ShardStream, take_batches
-from .files import read_rows, save_text
+from .files import read_rows, save_text, writing_to
 
 def __getattr__(name: str): return moved(__name__, name)  # names that have moved to an appendix
 
@@ -208,16 +208,21 @@ def _remove_checkpoint(path: Path) -> None:
 # %% ../nbs/09_training.ipynb #09-043a
 def save_checkpoint(accelerator: Accelerator, out: Path, step: int, keep: int, settings: Mapping = {}) -> None:
     """Write all training state to `out/checkpoint-<step>`, and the run's `settings` as JSON: first beside it, then
-    renamed, so that a checkpoint is whole or absent. Only then are all but the newest `keep` removed."""
+    renamed, so that a checkpoint is whole or absent. Only then are all but the newest `keep` removed. OSError names
+    the checkpoint that cannot be written; nothing is left of it."""
     partial, final = out / "checkpoint.partial", out / f"checkpoint-{step:08d}"
     if accelerator.is_main_process: shutil.rmtree(partial, ignore_errors=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        (partial / "settings.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
-        os.replace(partial, final)
-        for old in find_checkpoints(out)[:-keep]: _remove_checkpoint(old)
+    try:
+        with writing_to(final): accelerator.save_state(str(partial))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            with writing_to(final):
+                (partial / "settings.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
+                os.replace(partial, final)
+    finally:
+        if accelerator.is_main_process: shutil.rmtree(partial, ignore_errors=True)
+    for old in find_checkpoints(out)[:-keep] if accelerator.is_main_process else (): _remove_checkpoint(old)
     accelerator.wait_for_everyone()
 
 # %% ../nbs/09_training.ipynb #09-047
@@ -238,7 +243,8 @@ class RunLog:
         self.rows.append(row)
         if self.accelerator: self.accelerator.log(figures, step=step)
         if self.writer:
-            with self.path.open("a", encoding="utf-8") as file: file.write(json.dumps(row, default=float) + "\n")
+            with writing_to(self.path), self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row, default=float) + "\n")
 
     def is_best(self, name: str) -> bool:
         "Whether the last row that has `name` has its lowest value so far."
@@ -355,6 +361,12 @@ class Stage(Learner):
 
     def save(self, folder: Path) -> None: pass
 
+    def check_weights(self, number: int) -> None:
+        "FloatingPointError if step `number` has left a weight that is not finite, which the loss shows a step later."
+        modules = [self.ema.module, *(learner.module for learner in self.learners[1:])]
+        if all(p.isfinite().all() for module in modules for p in module.parameters()): return
+        raise FloatingPointError(f"a weight is no finite number after step {number}: lower lr, or precision='no'")
+
     def average(self) -> None: self.ema.update(self.accelerator.unwrap_model(self.module))
 
     def state_dict(self) -> dict: return self.ema.state_dict()
@@ -459,10 +471,18 @@ def _set_rates(schedule: LambdaLR) -> None:
     for group, lr in zip(schedule.optimizer.param_groups, schedule._last_lr): group["lr"] = lr
 
 # %% ../nbs/09_training.ipynb #09-051i
-def _check_pickles(checkpoint: Path) -> None:
-    "An error if a checkpoint holds a pickle of more than tensors and numbers: accelerate would run the code in it."
+def _load_state(accelerator: Accelerator, checkpoint: Path) -> None:
+    """accelerate's `load_state`, which would run the code in a pickle of more than tensors and numbers, and pass over a
+    random state that it cannot read: here both are errors."""
     for path in sorted(checkpoint.glob("custom_checkpoint_*.pkl")):
         torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    own = checkpoint / f"random_states_{accelerator.process_index}.pkl"
+    if accelerator.process_index and not own.exists():
+        print(f"{checkpoint} is of fewer processes: this one goes on with random numbers of its own", file=sys.stderr)
+        return accelerator.load_state(str(checkpoint))
+    kept = load(own)["torch_manual_seed"]
+    accelerator.load_state(str(checkpoint))
+    if not torch.equal(torch.get_rng_state(), kept): raise ValueError(f"{own.name} holds no whole random state")
 
 def _load_checkpoint(stage: Stage, checkpoint: Path) -> None:
     """Load all training state, but keep the optimisers' settings as they are now. ValueError if `checkpoint` is of
@@ -472,8 +492,7 @@ def _load_checkpoint(stage: Stage, checkpoint: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is then an error
-            _check_pickles(checkpoint)
-            stage.accelerator.load_state(str(checkpoint))
+            _load_state(stage.accelerator, checkpoint)
     except Exception as error:  # a damaged file can raise nearly anything
         what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise ValueError(f"{checkpoint} does not fit this model, or is damaged ({what}): remove it to go on from "
@@ -517,8 +536,9 @@ def run_steps(stage: Stage, data: Dataset | ShardStream | FreshCats, out: Path, 
     Batches and random draws depend on (seed, step) alone; a stream is read on from where its state is. With `resume`
     the newest checkpoint in `out` is loaded first, and a change of `settings` is told; without, the run that `out`
     holds is moved aside. SIGTERM and Ctrl-C: saves a checkpoint (of several processes, at the next row of the log),
-    then SystemExit or KeyboardInterrupt. FloatingPointError if the loss is not finite when it is to be logged or
-    saved. ValueError if the processes cannot share a batch equally, or the checkpoint is of another model.
+    then SystemExit or KeyboardInterrupt. FloatingPointError if the loss, or a weight, is not finite when the step is to
+    be logged, validated or saved. ValueError if the processes cannot share a batch equally, or the checkpoint is of
+    another model.
     """
     accelerator, config, main = stage.accelerator, stage.config, stage.accelerator.is_main_process
     rows = _own_rows(accelerator, config.batch_size)
@@ -534,11 +554,13 @@ def run_steps(stage: Stage, data: Dataset | ShardStream | FreshCats, out: Path, 
             stage.average()
             bar.update()
             log_now, save_now = step.due(config.log_every), step.due(config.save_every)
+            validate_now = step.due(config.validate_every)
             stop = (log_now or accelerator.num_processes == 1) and _anyone_told_to_stop(accelerator, received)
-            if log_now or save_now or stop: means = step.means(accelerator) | dict(lr=stage.lr)
+            if log_now or save_now or validate_now or stop: means = step.means(accelerator) | dict(lr=stage.lr)
+            if save_now or validate_now or stop: stage.check_weights(number)
             rate = (number - start) * step.size / (time.perf_counter() - began)
             if log_now: _log_means(log, bar, step, means, rate)
-            if step.due(config.validate_every): _validate(stage, step, log, out)
+            if validate_now: _validate(stage, step, log, out)
             if save_now or stop: save_checkpoint(accelerator, out, number, config.keep, settings)
             if stop and number < config.steps:
                 kind = KeyboardInterrupt if signal.SIGINT in received else SystemExit

@@ -69,7 +69,10 @@ class Block(nn.Module):
     def forward(self, x: Tensor, only: Tensor | None = None) -> Tensor:
         if self.local is not None: x = x + self.local(x)
         mixed = self.attention(self.norm1(x) if self.norm_first else x)
-        if only is not None: x, mixed = x[only], mixed[only]
+        return self.add(x, mixed) if only is None else self.add(x[only], mixed[only])
+
+    def add(self, x: Tensor, mixed: Tensor) -> Tensor:
+        "What follows attention: its result `mixed` is added to `x` (both ...,dim), then the perceptron's."
         if self.norm_first:
             x = x + self.dropout(mixed)
             return x + self.dropout(self.mlp(self.norm2(x)))

@@ -21,7 +21,8 @@ from maskgit_nb.vqgan import VQGAN, VQGANConfig
 settings.register_profile("stable", derandomize=True, deadline=None, max_examples=40, database=None,
                           suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 settings.register_profile("soak", settings.get_profile("stable"), derandomize=False, max_examples=2000)
-settings.load_profile("soak" if os.environ.get("MASKGIT_NB_SOAK") else "stable")  # MASKGIT_NB_SOAK=1: `make soak`
+SOAK = bool(os.environ.get("MASKGIT_NB_SOAK"))  # `make soak`
+settings.load_profile("soak" if SOAK else "stable")
 
 SIZE, GRID, CODES, CODE_DIM = 16, 4, 24, 8
 ENCODER = (("unshuffle", 2), ("conv", 12, 8, 3), ("down", 8), ("res", 8, 8, 1), ("norm", 8), ("silu",),
@@ -39,7 +40,10 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    "The files that take longest first, so that no core has nothing to do while the last of them runs on another."
+    """The files that take longest first, so that no core has nothing to do while the last of them runs on another.
+    What is marked `soak` takes long, and a shorter test beside it tries nearly the same."""
+    for item in items:
+        if item.get_closest_marker("soak") and not SOAK: item.add_marker(pytest.mark.skip(reason="long: make soak"))
     longest = ("test_lab", "test_notebooks", "test_site", "test_exercises", "test_cli", "test_fid",
                "test_gpu_programme", "test_processes", "test_widgets", "test_training", "test_device",
                "test_experiments", "test_properties")
@@ -101,8 +105,8 @@ def processes():
     """Starts processes that have imported, once for all, what takes seconds in lessons and training; torch._dynamo is
     what the first optimizer asks for."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["accelerate", "matplotlib.pyplot", "maskgit_nb.stages", "nbdev.test",
-                                    "torch._dynamo"])
+    context.set_forkserver_preload(["accelerate", "hypothesis", "matplotlib.pyplot", "maskgit_nb.cli", "nbdev.test",
+                                    "pytest", "torch._dynamo"])
     return context
 
 

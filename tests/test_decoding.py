@@ -10,12 +10,32 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from maskgit_nb.cats import drawn_cats
-from maskgit_nb.decoding import ORDERS, decided_at, decode, predict, show_steps, token_picture
+from maskgit_nb.decoding import (
+    ORDERS,
+    Draws,
+    decided_at,
+    decode,
+    filter_logits,
+    predict,
+    show_steps,
+    token_picture,
+)
 from maskgit_nb.images import random_holes
-from maskgit_nb.inpainting import EVIDENCE, MaskGIT, hole_to_mask, visible_evidence
-from maskgit_nb.masking import bernoulli_mask
-from maskgit_nb.schedules import get_schedule, mask_counts, masked_share
+from maskgit_nb.inpainting import (
+    EVIDENCE,
+    PLAIN,
+    MaskGIT,
+    composite,
+    grey_fill,
+    harmonic_fill,
+    hole_to_mask,
+    poisson_blend,
+    visible_evidence,
+)
+from maskgit_nb.masking import bernoulli_mask, widest_float
+from maskgit_nb.schedules import get_schedule, logarithmic, mask_counts, masked_share
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig, flops_per_pass
+from maskgit_nb.vqgan import VQGAN, VQGANConfig
 
 
 def babbling(codes: int = 8) -> nn.Embedding:
@@ -35,7 +55,12 @@ def test_a_coin_with_one_side():
 
 def test_a_schedule_may_return_any_number():
     assert masked_share(lambda r: torch.tensor(0.25), 0.5) == 0.25
-    assert masked_share(lambda r: -1e-9, 0.5) == 0.0 and masked_share(lambda r: 1 + 1e-9, 0.5) == 1.0
+    for rounding in (1e-9, 1e-6):
+        assert masked_share(lambda r: -rounding, 0.5) == 0.0 and masked_share(lambda r: 1 + rounding, 0.5) == 1.0
+
+
+def test_the_logarithm_is_cut_where_less_than_a_token_of_256_is_asked_for():
+    assert [logarithmic(r) for r in (0, 1 / 1024, 1 / 256)] == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("value", [2.0, -0.1, math.nan])
@@ -56,6 +81,15 @@ def test_one_step_leaves_nothing():
     assert mask_counts("linear", 256, 1) == [0]
 
 
+def test_the_last_step_leaves_nothing_whatever_gamma_says():
+    assert mask_counts(lambda r: 1.0, 9, 3) == [8, 7, 0]
+
+
+def test_where_there_is_float64_it_is_taken():
+    "A device without it: test_device.py."
+    assert widest_float(torch.device("cpu")) == torch.float64
+
+
 @pytest.mark.parametrize("option, value, word", [
     ("order", "spiral", "order must be one of"), ("confidence", "logit", "confidence must be one of"),
     ("steps", 0, "steps must be"), ("schedule", "cosin", "schedule must be one of"),
@@ -71,6 +105,108 @@ def test_decode_refuses_at_the_call(option, value, word):
 def test_halton_needs_a_square_grid_at_the_call():
     with pytest.raises(ValueError, match="square number; got 15"):
         decode(babbling(), TOKENS[:, :15], UNKNOWN[:, :15], order="halton")
+
+
+def test_draws_are_never_0_or_alike_and_fit_any_number_of_tokens():
+    "The logarithm of 0 would be infinite; of 1,000 images no two draw the same."
+    with patch.object(torch, "rand", lambda *shape, **options: torch.zeros(*shape, dtype=options["dtype"])):
+        assert Draws(2).uniform(3).min() > 0 and Draws(2).gumbel(3).isfinite().all()
+    draws = Draws(1000, torch.Generator().manual_seed(0))
+    first = draws.uniform(1)
+    assert first.dtype == torch.float64 and len(first.unique()) == 1000
+    assert draws.uniform(3).shape == (1000, 3)
+
+
+def test_the_edges_of_what_is_filtered():
+    logits = torch.tensor([0.2, 0.5, 0.3]).log()
+    assert filter_logits(logits, top_k=1).isfinite().tolist() == [False, True, False]
+    assert filter_logits(logits, top_p=1).isfinite().all()
+    rows = filter_logits(torch.stack([logits, logits.flip(0)]), top_p=0.5)
+    assert rows.isfinite().tolist() == [[False, True, False], [False, True, False]]
+    for wrong in (dict(top_k=0), dict(top_p=0), dict(top_p=1.5)):
+        with pytest.raises(ValueError, match=next(iter(wrong))): filter_logits(logits, **wrong)
+
+
+def same_steps(one, two) -> None:
+    for a, b in zip(one, two, strict=True):
+        assert torch.equal(a.tokens, b.tokens) and torch.equal(a.mask, b.mask)
+        assert torch.equal(a.confidence, b.confidence)
+
+
+def test_decode_does_by_itself_what_it_says():
+    "Its defaults, named one by one."
+    steps = decode(babbling(), TOKENS, UNKNOWN, generator=torch.Generator().manual_seed(3))
+    named = decode(babbling(), TOKENS, UNKNOWN, steps=8, schedule="cosine", temperature=1.0, order="confidence",
+                   confidence="logprob", sampling_temperature=1.0, top_k=None, top_p=None, sweet_spot=-1,
+                   logit_bias=None, generator=torch.Generator().manual_seed(3))
+    same_steps(steps, named)
+
+
+def test_inpaint_and_generate_do_by_themselves_what_they_say(maskgit):
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    holes = random_holes(2, 16, torch.Generator().manual_seed(0))
+    options = dict(schedule="cosine", order="confidence", dilate=0, fill="smooth", evidence=30.0, composite=True,
+                   blend=True, frames=False)
+    seeded = lambda: torch.Generator().manual_seed(5)
+    mended, named = maskgit.inpaint(images, holes, generator=seeded()), maskgit.inpaint(
+        images, holes, steps=8, temperature=1.0, generator=seeded(), **options)
+    assert torch.equal(mended.images, named.images) and mended.steps == []
+    everything = torch.ones(2, 1, 16, 16, dtype=torch.bool)
+    made = maskgit.inpaint(images, everything, steps=12, temperature=7.0, generator=seeded(), **options)
+    assert torch.equal(maskgit.generate(2, seeded()).images, made.images)
+    assert torch.equal(poisson_blend(images, -images, holes), poisson_blend(images, -images, holes, rounds=25))
+    assert torch.equal(harmonic_fill(images, holes), harmonic_fill(images, holes, rounds=25))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_blended_picture_stays_within_its_range(sign):
+    "What was made is as bright as can be, and the border asks for more."
+    holes = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    holes[..., 2:6, 2:6] = True
+    images, made = torch.full((1, 3, 8, 8), float(sign)), sign * holes.float().expand(1, 3, 8, 8)
+    assert torch.equal(poisson_blend(images, made, holes), images)
+
+
+def test_plain_is_a_grey_hole_tokens_and_a_composite(maskgit):
+    "By hand; and evidence may weigh less than 1."
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    holes, seeded = random_holes(2, 16, torch.Generator().manual_seed(0)), lambda: torch.Generator().manual_seed(5)
+    tokens = maskgit.vqgan.encode(grey_fill(images, holes))
+    *_, last = decode(maskgit.transformer, tokens, hole_to_mask(holes, 4), generator=seeded())
+    made = maskgit.vqgan.decode(last.tokens)
+    plain = maskgit.inpaint(images, holes, generator=seeded(), **PLAIN)
+    assert torch.equal(plain.tokens, last.tokens) and torch.equal(plain.images, composite(images, made, holes))
+    everywhere = maskgit.inpaint(images, holes, generator=seeded(), composite=False, **PLAIN)
+    assert torch.equal(everywhere.images, made) and torch.equal(everywhere.tokens, last.tokens)
+    assert maskgit.inpaint(images, holes, evidence=0.5, generator=seeded()).images.isfinite().all()
+
+
+@pytest.mark.parametrize("on_sphere", [True, False])
+def test_evidence_is_its_formula(on_sphere):
+    "-weight / 2 * share seen * |z - code|^2 / mean |code|^2, place by place; each of 3 codes is 2 numbers long."
+    config = VQGANConfig((("unshuffle", 4),), (("shuffle", 4),), image_size=8, codebook_size=3, latent_dim=48,
+                         l2_normalize=on_sphere)
+    vqgan = VQGAN(config)
+    vqgan.quantizer.embedding.weight.data = torch.randn(3, 48, generator=torch.Generator().manual_seed(1))
+    filled = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    holes = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(2)) < 0.4
+    with torch.no_grad(): found = visible_evidence(vqgan, filled, holes, 3.0)
+    codes, latents = vqgan.quantizer.codebook.detach(), vqgan.latents(filled)
+    length = sum((code**2).sum() for code in codes) / 3
+    for image, place, code in itertools.product(range(2), range(4), range(3)):
+        row, column = divmod(place, 2)
+        z = latents[image, :, row, column]
+        if on_sphere: z = z / z.norm()
+        seen = 1 - holes[image, 0, 4 * row:4 * row + 4, 4 * column:4 * column + 4].sum() / 16
+        by_hand = -3.0 / 2 * seen * ((z - codes[code])**2).sum() / length
+        torch.testing.assert_close(found[image, place, code], by_hand, atol=1e-4, rtol=1e-4)
+
+
+def test_a_token_picture_shows_known_before_now_and_masked():
+    colours = torch.tensor([[0xDD, 0xDD, 0xDD], [0x00, 0x72, 0xB2], [0xE6, 0x9F, 0x00], [0x22, 0x22, 0x22]])
+    picture = token_picture(torch.tensor([0, 1, 2, 3]), 2, 4)
+    expected = (colours.T / 127.5 - 1).view(3, 2, 2).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    torch.testing.assert_close(picture, expected)
 
 
 @pytest.mark.parametrize("order", ["confidence", "halton", "random"])
@@ -112,10 +248,12 @@ def holed(batch: int, config: TransformerConfig, seed: int) -> tuple[torch.Tenso
     return tokens, torch.rand(tokens.shape, generator=generator) < shares
 
 
-@pytest.mark.parametrize("layers, norm_first, position_bias, local, code_dim",
-                         itertools.product([1, 3], [True, False], [True, False], [True, False], [0, 8]))
+KINDS = [(3 if a else 1, b, c, a ^ b, 8 * (a ^ c)) for a, b, c in itertools.product([True, False], repeat=3)]
+
+
+@pytest.mark.parametrize("layers, norm_first, position_bias, local, code_dim", KINDS)
 def test_logits_of_masked_tokens_alone_are_those_among_all(layers, norm_first, position_bias, local, code_dim):
-    "Every kind of network, in float64: the same numbers, the same tokens, in a batch or one by one."
+    "Networks with every two of their options, in float64: the same numbers and tokens, in a batch or one by one."
     config = TransformerConfig(16, 24, 16, layers, 2, 32, 0.1, code_dim, local, norm_first, position_bias)
     with in_double():
         torch.manual_seed(0)

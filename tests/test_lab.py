@@ -131,7 +131,11 @@ def desk(browser, lab: str):
     context.route(re.compile("^https://"), lambda route: route.fulfill(content_type="image/svg+xml", body="<svg/>"))
     page = context.new_page()
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    # for a moment an image of a lesson may stand in the page with the address that the lesson gives it; JupyterLab then
+    # puts its own, under /files/, in its place, which must be found
+    early = re.compile(re.escape(lab) + "/figures/")
+    page.on("console", lambda message: faults.append(f"{message.text} {message.location['url']}")
+            if message.type == "error" and not early.match(message.location["url"]) else None)
     page.goto(f"{lab}/lab?token={TOKEN}&reset")
     page.wait_for_function("window.jupyterapp !== undefined", timeout=60_000)
     yield page, faults

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from maskgit_nb.decoding import CONFIDENCES, ORDERS, Draws, decode, halton_order, predict, sample_tokens
-from maskgit_nb.images import random_holes, to_tensor
+from maskgit_nb.images import random_holes, to_picture, to_tensor
 from maskgit_nb.inpainting import (
     MaskGIT,
     harmonic_fill,
@@ -34,6 +34,7 @@ from maskgit_nb.schedules import SCHEDULES, mask_counts
 from maskgit_nb.widgets import drawn_schedule, open_url, pack_hole, png_url, unpack_hole
 
 ROOT = Path(__file__).parents[1]
+HERE = ROOT / "tools" / "site" / "live"
 sys.path.insert(0, str(ROOT / "tools"))
 
 
@@ -74,7 +75,17 @@ def test_counts_of_every_schedule():
     for (schedule, n, steps), counts in zip(cases, node([("counts", *case) for case in cases]), strict=True):
         assert counts == mask_counts(schedule, n, steps), (schedule, n, steps)
     found = node([("counts", points, 200, steps) for steps in range(1, 17)])
+    assert found == node([("widgetCounts", points, 200, steps) for steps in range(1, 17)])  # the lessons' explorer
     for steps, counts in enumerate(found, 1): assert counts == mask_counts(drawn_schedule(points), 200, steps)
+
+
+def test_holes_are_packed_alike():
+    "By Python, by the page and by the lessons' brush; 7 by 7 pixels do not fill their last byte."
+    holes = [torch.rand(1, size, size, generator=seeded(size)) < 0.5 for size in (7, 16, 64)]
+    asked = [(pack_hole(hole), hole.shape[-1]) for hole in holes]
+    bits = [hole.flatten().int().tolist() for hole in holes]
+    assert node([("unpacked", *case) for case in asked]) == [[row, row] for row in bits]
+    assert node([("repacked", *case) for case in asked]) == [packed for packed, _ in asked]
 
 
 def test_orders_and_ties():
@@ -236,12 +247,19 @@ def test_without_the_extra_export_says_what_to_install(maskgit, tmp_path, monkey
 # In a real browser: whole runs beside Python, and the page as a visitor finds it
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    "A plain web server, which says nothing, and refuses the files whose names are in `broken`."
+    """A plain web server, which says nothing, and refuses the files whose names are in `broken`. `changed` has texts
+    for names, in place of the files: Playwright's routes do not see a worker's worker."""
     broken: set[str] = set()
+    changed: dict[str, str] = {}
 
     def do_GET(self):
-        if Path(self.path).name in self.broken: return self.send_error(503)
-        return super().do_GET()
+        name = Path(self.path).name
+        if name in self.broken: return self.send_error(503)
+        if name not in self.changed: return super().do_GET()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/javascript")
+        self.end_headers()
+        self.wfile.write(self.changed[name].encode())
 
     def log_message(self, *args): pass
 
@@ -271,16 +289,23 @@ def live_page(exported, weights, tmp_path_factory):
 
 
 @pytest.fixture
-def visit(browser, live_page):
-    "Opens the live page of some weights; whatever the page asks of another host is a fault."
+def visit(browser, live_page, monkeypatch):
+    "Opens the live page of some weights; whatever the page asks of another host, or sends, is a fault."
     contexts, faults = [], []
 
-    def open_page(name: str = "tiny", path: str = "", script: str = "", **options):
+    def open_page(name: str = "tiny", path: str = "", script: str = "", within=None, changed=(), **options):
+        "`within`: another browser; `changed`: (file, what, by what), for files that are served otherwise."
         address = live_page(name)
-        context = browser.new_context(**dict(viewport=dict(width=1000, height=900)) | options)
+        context = (within or browser).new_context(**dict(viewport=dict(width=1000, height=900)) | options)
         contexts.append(context)
-        context.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:"))
-                   else faults.append(request.url))
+        own = (address, "data:", "blob:")
+        context.on("request", lambda request: None if request.method == "GET" and request.url.startswith(own)
+                   else faults.append(f"{request.method} {request.url}"))
+        texts = {file: (HERE / file).read_text(encoding="utf-8") for file, _, _ in changed}
+        for file, old, new in changed:
+            assert old in texts[file]
+            texts[file] = texts[file].replace(old, new)
+        monkeypatch.setattr(Quiet, "changed", texts)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))
         if script: page.add_init_script(script)
@@ -293,12 +318,12 @@ def visit(browser, live_page):
 
 
 def says(page, text: str) -> None:
-    page.wait_for_function("text => document.body.textContent.includes(text)", arg=text, timeout=20_000)
+    page.wait_for_function("text => document.body.textContent.includes(text)", arg=text, timeout=60_000)
 
 
-RUN = """async cases => {
+RUN = """async ([cases, device]) => {
   const { Mender, toPixels, unpackHole } = await import("./mender.js")
-  const mender = globalThis.mender ??= new Mender(), answers = []
+  const mender = globalThis.mender ??= new Mender(() => {}, device), answers = []
   for (const { picture, hole, size, options } of cases) {
     const steps = await mender.mend(await toPixels(picture, size), unpackHole(hole, size), options)
     answers.push({ tokens: steps.map(step => [...step.tokens]), mask: steps.map(step => [...step.mask]),
@@ -326,13 +351,13 @@ def tie(model: MaskGIT, image: torch.Tensor, hole: torch.Tensor, run: dict, step
     return bool((score[moved].max() - score[moved].min()) < 1e-4)
 
 
-def compare(page, model: MaskGIT, cases: list[tuple[torch.Tensor, torch.Tensor, dict]]) -> int:
+def compare(page, model: MaskGIT, cases: list[tuple[torch.Tensor, torch.Tensor, dict]], device: str = "wasm") -> int:
     """Runs (image, hole, options) in the page and in Python. Steps and tokens must be equal, and pixels to a level of
     255; returns in how many runs a tie was decided otherwise, after which nothing is compared."""
     size, ties = model.vqgan.config.image_size, 0
     asked = [dict(picture=png_url(x[0]), hole=pack_hole(hole), size=size, options=options)
              for x, hole, options in cases]
-    for (x, hole, options), run in zip(cases, json.loads(page.evaluate(RUN, asked)), strict=True):
+    for (x, hole, options), run in zip(cases, json.loads(page.evaluate(RUN, [asked, device])), strict=True):
         named = {name: value for name, value in options.items() if name not in ("seed", "samplingTemperature")}
         if isinstance(named.get("schedule"), list): named["schedule"] = drawn_schedule(named["schedule"])
         right = model.inpaint(x, hole, frames=True, generator=seeded(options["seed"]), **named)
@@ -348,7 +373,7 @@ def compare(page, model: MaskGIT, cases: list[tuple[torch.Tensor, torch.Tensor, 
     return ties
 
 
-def test_whole_runs_in_the_page_are_those_of_python(visit, maskgit):
+def tiny_cases() -> list[tuple[torch.Tensor, torch.Tensor, dict]]:
     "Forty runs of the tiny model: every schedule, order, filling, temperature; holes of every kind."
     random, cases = torch.Generator().manual_seed(3), []
     holes = random_holes(40, 16, random)
@@ -359,7 +384,11 @@ def test_whole_runs_in_the_page_are_those_of_python(visit, maskgit):
                        temperature=[0, 1, 4.5, 14][i % 4], evidence=[30, 0, 10][i // 3 % 3],
                        fill=["smooth", "grey"][i // 2 % 2], blend=bool(i // 4 % 2 == 0), dilate=i // 5 % 2)
         cases.append((x, hole, options))
-    assert compare(visit(), maskgit, cases) == 0
+    return cases
+
+
+def test_whole_runs_in_the_page_are_those_of_python(visit, maskgit):
+    assert compare(visit(), maskgit, tiny_cases()) == 0
 
 
 def test_the_shipped_model_in_the_page_is_that_of_python(visit):
@@ -387,10 +416,24 @@ def test_a_visitor_paints_and_mends(visit, shots):
     page.screenshot(path=str(shots / "live.png"), full_page=True)
 
 
+def test_a_picture_of_ones_own_stays_in_the_browser(visit, tmp_path):
+    "`visit` fails the test if anything is sent."
+    page, name = visit(), "<img src=x onerror=document.title='run'>.png"
+    says(page, "Ready")
+    to_picture(torch.zeros(3, 40, 50)).save(tmp_path / name)
+    page.locator("input[type=file]").set_input_files(tmp_path / name)
+    says(page, f"{name}: cut to a square")
+    page.get_by_role("button", name="Mend").click()
+    says(page, "in your browser.")
+    page.get_by_role("button", name="Copy link").click()
+    says(page, "Your own picture is not in it: it stays with you.")
+    assert "picture" not in page.url and "image" not in page.url and page.title() != "run"
+
+
 def test_the_last_of_two_clicks_counts(visit):
     page = visit()
     says(page, "Ready")
-    for _ in range(3): page.get_by_role("button", name="Another seed").click()
+    for _ in range(3): page.get_by_role("button", name="Another try").click()
     says(page, "seed 3")
     assert "seed 1" not in page.inner_text("body")
 
@@ -464,19 +507,89 @@ def test_the_page_stays_responsive(visit):
     assert len(gaps) > 20 and gaps[int(0.95 * len(gaps))] < 200
 
 
+SMALL = """() => {
+  const targets = [...document.querySelectorAll(".live :is(button, select, summary, input:not([type=checkbox]))")]
+  const least = e => Math.min(e.getBoundingClientRect().width, e.getBoundingClientRect().height)
+  return targets.filter(e => e.offsetParent && least(e) < 44).map(e => e.outerHTML)
+}"""
+
+
 def test_phone_and_axe(visit, shots):
+    "Every target is as large as a finger, and the mended picture comes into view."
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe: pip install '.[browser]'")
     for name, scheme in (("light", "light"), ("dark", "dark")):
-        page = visit(viewport=dict(width=390, height=844), has_touch=True, color_scheme=scheme)
+        page = visit(viewport=dict(width=390, height=844), has_touch=True, is_mobile=True, color_scheme=scheme)
         says(page, "Ready")
         page.get_by_role("button", name="Mend").tap()
         says(page, "in your browser.")
+        place = page.locator(".live-result canvas").bounding_box()
+        assert 0 <= place["y"] and place["y"] + place["height"] <= 844
         page.locator("summary").tap()
+        assert not page.evaluate(SMALL)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         page.screenshot(path=str(shots / f"live-phone-{name}.png"), full_page=True)
         found = [violation for violation in axe.Axe().run(page).response["violations"]
                  if violation["impact"] in ("serious", "critical")]
         assert not found, [(violation["id"], violation["nodes"][0]["html"]) for violation in found]
+
+
+# WebGPU. A Chromium whose processor plays the GPU computes right and takes half a minute to begin. What the page makes
+# of a GPU is tried faster, with a second WASM in the GPU's place.
+
+def test_whole_runs_by_webgpu_are_those_of_python(browser, visit, maskgit):
+    "A draw near the border of two codes may fall otherwise; in ten runs hardly one is that near."
+    if not os.environ.get("MASKGIT_NB_SOAK"): pytest.skip("takes a minute: set MASKGIT_NB_SOAK=1")
+    chromium = browser.browser_type.launch(executable_path=shutil.which("chromium"), args=[
+        "--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"])
+    try:
+        page = visit(path="config.json", within=chromium)
+        if not page.evaluate("async () => 'Suspending' in WebAssembly && !!await navigator.gpu?.requestAdapter()"):
+            pytest.skip("this Chromium gives no software adapter for WebGPU, or cannot suspend WebAssembly")
+        assert compare(page, maskgit, tiny_cases()[:10], "webgpu") <= 1
+        assert page.evaluate("mender.where.device") == "webgpu"
+    finally: chromium.close()
+
+
+GPU = [("worker.js", "await navigator.gpu?.requestAdapter()", "{ info: {} }"),
+       ("worker.js", "fetched(gpu, kept)", "fetched('ort-wasm-simd-threaded.wasm.gz', kept)"),
+       ("gpu.js", "./ort.gpu.js", "./ort.js"), ("gpu.js", '["webgpu"]', '["wasm"]'),
+       ("gpu.js", "ort.env.webgpu.device.lost", "new Promise(() => {})")]
+MS = "gpu.js", "ms: performance.now() - begun"
+PROCESSOR, GRAPHICS = "this device's processor", "this device's GPU"
+
+
+@pytest.mark.parametrize("path, changed, told", [
+    ("", [(*MS, "ms: 0.1")], GRAPHICS), ("", [(*MS, "ms: 1e6")], PROCESSOR),
+    ("?device=webgpu", [(*MS, "ms: 1e6")], GRAPHICS), ("?device=wasm", [(*MS, "ms: 0.1")], PROCESSOR),
+    ("?device=webgpu", [("gpu.js", '["wasm"]', '["nothing"]')], "nothing"),
+    ("?device=webgpu", [("gpu.js", "{ data, ms", "{ data: data.map(x => 1.01 * x), ms")], "No GPU: its numbers"),
+], ids=["faster", "slower", "forced", "refused", "operator missing", "wrong numbers"])
+def test_the_gpu_mends_where_it_is_right_and_faster_or_forced(visit, path, changed, told):
+    page = visit(path=path, changed=GPU + changed)
+    says(page, told if path != "?device=wasm" else "Ready: paint")
+    page.get_by_role("button", name="Mend").click()
+    says(page, "in your browser.")
+    says(page, told if told == GRAPHICS else PROCESSOR)
+
+
+def test_a_gpu_that_is_lost_in_the_middle_changes_no_token(visit, maskgit):
+    lost = "gpu.js", "const begun", "if (sessions.count++ > 12) throw Error('lost')\n  const begun"
+    counting = "gpu.js", "const sessions = {}", "const sessions = { count: 0 }"
+    page = visit(path="config.json", changed=[*GPU, counting, lost])
+    assert compare(page, maskgit, tiny_cases()[:6], "webgpu") == 0
+    assert page.evaluate("mender.where.device") == "wasm"
+
+
+def test_a_software_adapter_is_left_alone_and_nothing_loaded_for_it(visit):
+    software = "worker.js", "await navigator.gpu?.requestAdapter()", "{ info: { isFallbackAdapter: true } }"
+    page, asked = visit(path="config.json", changed=[software]), []
+    page.context.on("request", lambda request: asked.append(request.url))
+    page.goto(page.url.replace("config.json", ""))
+    says(page, "Ready")
+    page.get_by_role("button", name="Mend").click()
+    says(page, PROCESSOR)
+    assert any(url.endswith(".wasm.gz") for url in asked)
+    assert not [url for url in asked if "gpu" in url or "jspi" in url]
 
 
 # Other browsers, where Debian's packages are there: apt install firefox-esr, or webkit2gtk-driver and xvfb

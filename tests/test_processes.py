@@ -1,5 +1,5 @@
 """Training in processes of their own: two give the losses of one, and a run that is killed goes on as if it had not
-been."""
+been. Two that mend or measure give what one gives."""
 import json
 import multiprocessing
 import os
@@ -19,6 +19,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType
 from conftest import CODES, GRID, SIZE, in_double, tiny_maskgit
+from PIL import Image
 from safetensors.torch import load_file
 
 from maskgit_nb.cats import drawn_cats
@@ -103,13 +104,19 @@ def as_one_of(environment: dict, function: Callable, *args) -> None:
     function(*args)
 
 
-def run_on(processes, count: int, function: Callable, *args, **environment: str) -> None:
+def start_on(processes, count: int, function: Callable, *args, **environment: str) -> list:
     "Calls `function` in so many processes at once, with the environment by which torchrun makes them one run."
     environment |= dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()), WORLD_SIZE=str(count),
                         LOCAL_WORLD_SIZE=str(count)) if count > 1 else {}
     ranks = [dict(RANK=str(i), LOCAL_RANK=str(i)) for i in range(count)] if count > 1 else [{}]
     started = [processes.Process(target=as_one_of, args=(environment | rank, function, *args)) for rank in ranks]
     for process in started: process.start()
+    return started
+
+
+def run_on(processes, count: int, function: Callable, *args, **environment: str) -> None:
+    "As `start_on`, and waits until all have ended well."
+    started = start_on(processes, count, function, *args, **environment)
     for process in started: process.join(300)
     for process in started: process.kill()
     assert [process.exitcode for process in started] == [0] * count
@@ -186,3 +193,54 @@ def test_two_processes_give_the_losses_of_one(processes, tmp_path, command):
         assert len((tmp_path / name / "runs.jsonl").read_text(encoding="utf-8").splitlines()) == 1
     assert [row["step"] for row in one] == [row["step"] for row in two] and "loss" in one[0]
     assert_same_curve(tmp_path / "one", tmp_path / "two")
+
+
+def test_when_one_of_two_processes_dies_the_other_ends_too(processes, tmp_path):
+    started = start_on(processes, 2, run_tiny, str(tmp_path), 100_000)
+    end = time.monotonic() + 120
+    while not find_checkpoints(tmp_path) and time.monotonic() < end: time.sleep(0.02)
+    started[1].kill()
+    started[0].join(60)
+    assert started[0].exitcode not in (None, 0)
+    assert find_checkpoints(tmp_path) and not (tmp_path / "checkpoint.partial").exists()
+
+
+# --- commands that share their work
+
+def said(folder: Path, *argv: str) -> None:
+    "A command line, its standard output in a file of `folder` for each process."
+    name = folder / f"said-{os.environ.get('RANK', 'alone')}.txt"
+    with open(name, "w", encoding="utf-8") as sys.stdout: code = main(["--device", "cpu", *argv])
+    os._exit(code)
+
+
+def test_two_processes_mend_and_measure_as_one(processes, tmp_path):
+    tiny_maskgit().save_pretrained(tmp_path / "weights")
+    for name, count in dict(cats=7, holes=7).items():
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            picture = to_picture(drawn_cats(7, size=SIZE)[i]) if name == "cats" else Image.new("L", (SIZE, SIZE), 255)
+            if name == "holes": picture.paste(0, (2, 3, 9 + i, 12))
+            picture.save(tmp_path / name / f"{i}.png")
+    (tmp_path / "cats" / "3.png").write_bytes(b"no picture")
+    options = ["--weights", str(tmp_path / "weights"), "--steps", "3", "--batch-size", "2", "--seed", "5"]
+    def commands(out: str) -> dict[str, list[str]]:
+        mend = ["inpaint", str(tmp_path / "cats"), "--hole", str(tmp_path / "holes"), "--frames"]
+        mended, made = str(tmp_path / out / "mended"), str(tmp_path / out / "made")
+        return dict(mended=[*mend, "--out", mended, *options], made=["generate", "--n", "5", "--out", made, *options],
+                    measured=["fid", mended, made, "--network", "random"])
+    words = {}
+    for out, count in dict(one=1, two=2).items():
+        (tmp_path / out).mkdir()
+        for name, argv in commands(out).items():
+            started = start_on(processes, count, said, tmp_path, *argv)
+            for process in started: process.join(120)
+            assert [process.exitcode for process in started] == [int(name == "mended")] * count  # one is no picture
+            text = (tmp_path / ("said-0.txt" if count > 1 else "said-alone.txt")).read_text(encoding="utf-8")
+            words[out, name] = text.replace(str(tmp_path / out), "")
+            if count > 1: assert (tmp_path / "said-1.txt").read_text(encoding="utf-8") == ""  # the main one speaks
+    for name in commands("one"): assert words["one", name] == words["two", name] != ""
+    assert "6 of 7 images written" in words["one", "mended"]
+    one, two = ({path.relative_to(tmp_path / out): path.read_bytes() for path in (tmp_path / out).rglob("*.png")}
+                for out in ("one", "two"))
+    assert one == two and len(one) == 6 + 6 + 5

@@ -24,7 +24,7 @@ PATHS = {path.stem: path for folder in ("nbs", "nbs/appendix") for path in sorte
 NOTEBOOKS = [*PATHS]
 LESSONS = [name for name in NOTEBOOKS if name != "index"]
 # with 06 and 11, which only show scrubbers
-WITH_WIDGETS = ["g_widgets", "00_whole_game", "01_images", "03_attention", "06_schedules", "08_inpainting"]
+WITH_WIDGETS = ["g_widgets", "00_whole_game", "03_attention", "06_schedules"]
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1440, "height": 900}
 # How many places on the way of an image each lesson lights.
 # others: one

@@ -244,6 +244,19 @@ def test_scrubber_shows_the_frames(show, runs):
             assert pixel(page, 1, x, y) == "#{:02X}{:02X}{:02X}".format(*frame.getpixel((x, y)))
 
 
+def test_a_name_is_text_in_the_page(show, runs, cats, tmp_path):
+    "Of a run, of a file, and in what Python answers; `show` fails the test if the picture was asked for."
+    name = "<img src=x onerror=document.title='run'>"
+    brush = widgets.HoleBrush(cats[:1])
+    brush.message = name
+    page = show(widgets.Scrubber(runs[0] | dict(name=name)), brush)
+    (tmp_path / "<img src=x>.png").write_text("no picture", encoding="utf-8")
+    page.locator("input[type=file]").set_input_files(tmp_path / "<img src=x>.png")
+    page.wait_for_function("document.querySelectorAll('.mg-told')[0].textContent.includes('<img src=x>.png')")
+    assert page.locator("h4").inner_text() == name
+    assert page.locator("img").count() == 0 and page.title() == "widgets"
+
+
 def test_scrubber_tells_about_a_token(show, runs):
     page, picture = show(widgets.Scrubber(*runs)), runs[0]["pictures"][0]
     text, decided = page.locator(".mg-text"), picture["decided"]

@@ -21,9 +21,9 @@ from writing import check_folder, digest, write_files, write_whole  # noqa: E402
 
 RUNTIME = "onnxruntime-web", "1.30.0"
 RUNTIME_SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="  # npm's own
-RUNTIME_FILES = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
-PACKED = RUNTIME_FILES[1] + ".gz"  # 14 MB, a quarter of that packed
-LOADED = "encoder.onnx", "transformer.onnx", "decoder.onnx", "codebook.bin", "config.json", PACKED
+SCRIPTS = {"ort.js": "ort.wasm.bundle.min.mjs", "ort.gpu.js": "ort.jspi.bundle.min.mjs"}
+PROGRAM, GPU_PROGRAM = "ort-wasm-simd-threaded.wasm", "ort-wasm-simd-threaded.jspi.wasm"  # 14 and 17 MB
+LOADED = "encoder.onnx", "transformer.onnx", "decoder.onnx", "codebook.bin", "config.json", PROGRAM + ".gz"
 CACHE = ROOT / "build" / "live"
 
 
@@ -39,8 +39,9 @@ def runtime() -> dict[str, bytes]:
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_whole(kept, packed)
     with tarfile.open(kept) as archive:
-        script, program = (archive.extractfile(f"package/dist/{file}").read() for file in RUNTIME_FILES)
-    return {"ort.js": script, PACKED: gzip.compress(program, mtime=0)}
+        def read(file: str) -> bytes: return archive.extractfile(f"package/dist/{file}").read()
+        programs = {f"{file}.gz": gzip.compress(read(file), mtime=0) for file in (PROGRAM, GPU_PROGRAM)}  # a quarter
+        return programs | {name: read(file) for name, file in SCRIPTS.items()}
 
 
 def networks(weights: str, int8: bool) -> dict[str, bytes]:
@@ -89,6 +90,7 @@ def page(body: str) -> str:
     style = "body { font: 16px/1.5 system-ui, sans-serif; margin: 1em auto; max-width: 60em; padding: 0 1em }"
     return (f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>MaskGIT, live</title>\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f'<link rel="icon" href="data:,">\n'
             f"<style>:root {{ color-scheme: light dark }} {style}</style>\n<body>\n{body}\n</body>\n</html>\n")
 
 
@@ -96,10 +98,11 @@ def contents(weights: str = "cats64-small", int8: bool = False) -> dict[str, str
     "All files by name."
     from maskgit_nb.widgets import static_text
     made = {**networks(weights, int8), **runtime()}
-    version = digest("".join(digest(made[name]) for name in LOADED))[:12]
-    made["files.json"] = json.dumps(dict(version=version, bytes={name: len(made[name]) for name in LOADED}))
+    gpu = f"{GPU_PROGRAM}.gz"
+    version = digest("".join(digest(made[name]) for name in (*LOADED, gpu)))[:12]
+    made["files.json"] = json.dumps(dict(version=version, bytes={name: len(made[name]) for name in LOADED}, gpu=gpu))
     made["start.json"] = json.dumps(starting_points(json.loads(made["config.json"])))
-    for name in ("live.js", "worker.js", "mender.js", "page.js", "kernel.js"): made[name] = (HERE / name).read_bytes()
+    for path in sorted(HERE.glob("*.js")): made[path.name] = path.read_bytes()
     made["brush.js"], made["scrubber.js"] = widget("brush.js"), widget("scrubber.js")
     made["live.css"] = static_text("widgets.css") + (HERE / "live.css").read_text(encoding="utf-8")
     return made

@@ -40,13 +40,17 @@ export function unpackHole(packed, size) {
 }
 
 export class Mender {
-  constructor(told = () => {}) {  // `told(share, error)`: how much of the networks is loaded, and what went wrong
+  // `told(share, error)`: how much of the networks is loaded, and what went wrong. `device`: "wasm", which computes as Python does; "webgpu", the
+  // GPU even if it is slow; "auto", the faster one. `where` says what it is: { device, ms, why }.
+  constructor(told = () => {}, device = "wasm") {
     this.worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" })
     this.job = { number: 0 }  // the newest; only its answers count
-    this.config = null  // of the networks, once they are loaded
+    this.config = this.where = null  // known once the networks are loaded
+    this.device = device
     this.worker.onmessage = ({ data }) => {
-      this.config ??= data.config
-      if ("share" in data) told(data.share)
+      if (data.config && !this.config) { this.config = data.config; this.ready = performance.now() }
+      if (data.device) this.where = data
+      if ("share" in data || data.device) told(data.share ?? 1)
       if (data.error && !data.job) told(0, data.error)  // of `load`, which nobody waits for
       if (!data.job || data.job !== this.job.number) return
       if (data.step) this.job.step(data.step)
@@ -56,14 +60,14 @@ export class Mender {
     this.worker.onerror = event => this.job.failed?.(new Error(event.message || "the worker could not be started"))
   }
 
-  load() { this.worker.postMessage({ job: 0 }) }
+  load() { this.worker.postMessage({ job: 0, device: this.device }) }
 
   // Ends with the steps of `inpaint`; `step` hears of each. A job that a newer one replaces never ends.
   mend(image, hole, options, step = () => {}) {
     const steps = [], job = this.job.number + 1
     return new Promise((done, failed) => {
       this.job = { number: job, step: made => { steps.push(made); step(made) }, done: () => done(steps), failed }
-      this.worker.postMessage({ job, image, hole, options })
+      this.worker.postMessage({ job, image, hole, options, device: this.device })
     })
   }
 }

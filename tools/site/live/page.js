@@ -7,7 +7,12 @@ import { render as scrubber } from "./scrubber.js"
 const DEFAULTS = { steps: 8, schedule: "cosine", temperature: 1, order: "confidence", fill: "smooth", evidence: 30, blend: true, seed: 0 }
 const PLAIN = { fill: "grey", evidence: 0, blend: false }
 const RANGES = { steps: [1, 16, 1], temperature: [0, 14, 0.5], evidence: [0, 60, 5] }
-const CHOICES = { schedule: Object.keys(SCHEDULES), order: ["confidence", "halton", "random"], fill: ["smooth", "grey"] }
+const CHOICES = { schedule: Object.keys(SCHEDULES), order: ["confidence", "halton", "random"], fill: ["smooth", "grey"], device: ["wasm", "webgpu"] }
+const HINTS = {
+  steps: "in how many rounds the hole is filled", schedule: "how much of it early, how much late", temperature: "how much chance mixes into the order",
+  order: "what comes first: where the network is surest, an even spread, or chance", fill: "what stands in the hole at first: the colours around it, or grey",
+  evidence: "how much half-seen patches at the edge count", blend: "smooths the seam at the edge", seed: "where chance begins: the same number, the same picture",
+}
 
 // A setting as the address says it, or null if it is none.
 function read(name, text) {
@@ -19,13 +24,23 @@ function read(name, text) {
   return Math.min(Math.max(Math.round(+text / step) * step, low), high)
 }
 
+const STORY = "The network sees the picture as small square patches, its tokens. In each step it guesses all that are missing, keeps the guesses that it is " +
+  "surest of, and guesses the others anew. Play shows the steps; a patch that you point at tells what else it might have been."
+
+// What computes, for the line below the picture.
+function computed({ device, ms, why }) {
+  const step = ms ? `, ${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms a step` : ""
+  if (device === "wasm") return `Computed on this device's processor${step}.${why ? ` No GPU: ${why}.` : ""}`
+  return `Computed on this device's GPU (graphics processor)${step}. It rounds a little otherwise: now and then a patch differs from the processor's.`
+}
+
 // A control for each setting; gives { values(), set(values) }.
 function controls(parent, changed) {
   const shown = {}
-  const labelled = name => element("label", { textContent: name + " " }, parent)
   for (const [name, value] of Object.entries(DEFAULTS)) {
+    const box = element("div", { className: "mg-bar" }, parent), labelled = name => element("label", { textContent: name + " " }, box)
     if (name in RANGES) {
-      const [min, max, step] = RANGES[name], input = range(name, parent, { min, max, value }, () => { output.value = input.value; changed() })
+      const [min, max, step] = RANGES[name], input = range(name, box, { min, max, value }, () => { output.value = input.value; changed() })
       input.step = step
       const output = element("output", {}, input.parentElement)
       shown[name] = { get: () => +input.value, set: value => { input.value = output.value = value } }
@@ -43,6 +58,7 @@ function controls(parent, changed) {
       input.addEventListener("change", changed)
       shown[name] = { get: () => read(name, input.value) ?? 0, set: value => { input.value = value } }
     }
+    element("small", { textContent: HINTS[name] }, box)
   }
   const set = values => { for (const [name, value] of Object.entries(values)) shown[name].set(value) }
   set(DEFAULTS)
@@ -58,26 +74,29 @@ export async function start(root) {
   const shelf = element("p", { className: "live-shelf" }, root, { role: "group", "aria-label": "pictures" })
   const board = element("div", { className: "live-board" }, root)
   const painting = element("div", {}, board), result = element("div", { className: "mg live-result" }, board)
-  const canvas = element("canvas", { width: size, height: size }, result, { role: "img", "aria-label": "the mended picture" })
+  const canvas = element("canvas", { width: size, height: size, hidden: true }, result, { role: "img", "aria-label": "the mended picture" })
   const progress = element("progress", { max: 1, value: 0, hidden: true }, result, { "aria-label": "loading the networks" })
-  const status = told(result)
-  const details = element("details", { className: "live-settings" }, root)
+  const status = told(result), where = element("p", { className: "live-where" }, result)
+  const bar = element("div", { className: "mg mg-bar" }, result), details = element("details", { className: "live-settings" }, root)
   element("summary", { textContent: "Settings" }, details)
-  const settings = controls(element("div", { className: "mg mg-bar" }, details), () => { plain.setAttribute("aria-pressed", isPlain()) })
-  const bar = element("div", { className: "mg mg-bar" }, root)
-  const trace = element("div", {}, root)
+  const inside = element("div", { className: "mg" }, details)
+  const settings = controls(inside, () => { plain.setAttribute("aria-pressed", isPlain()) }), kinds = element("div", { className: "mg-bar" }, inside)
+  const trace = element("div", { hidden: true }, root)
+  element("h2", { textContent: "How it was filled in" }, trace)
+  element("p", { textContent: STORY }, trace)
   const say = text => { status.textContent = text }
+  let mending = false
 
   const isPlain = () => Object.entries(PLAIN).every(([name, value]) => settings.values()[name] === value)
-  button("Another seed", bar, () => { settings.set({ seed: settings.values().seed + 1 }); mend() })
-  const plain = button("Plain MaskGIT", bar, () => {
+  button("Another try", bar, () => { settings.set({ seed: settings.values().seed + 1 }); mend() })
+  button("As at first", kinds, () => { settings.set(DEFAULTS); plain.setAttribute("aria-pressed", "false") })
+  const plain = button("Plain MaskGIT", kinds, () => {
     settings.set(Object.fromEntries(Object.keys(PLAIN).map(name => [name, (isPlain() ? DEFAULTS : PLAIN)[name]])))
     plain.setAttribute("aria-pressed", isPlain())
     mend()
   })
-  plain.title = "without the kit's three additions: the smooth filling, the evidence of half-seen tokens, the blended seam"
+  element("small", { textContent: "as published: grey, no evidence, no blend" }, kinds)
   plain.setAttribute("aria-pressed", "false")
-  button("Defaults", bar, () => { settings.set(DEFAULTS); plain.setAttribute("aria-pressed", "false") })
   button("Copy link", bar, share)
 
   for (const [i, { name, png }] of pictures.entries()) {
@@ -114,9 +133,10 @@ export async function start(root) {
     progress.hidden = !!(mender.config || error)
     progress.value = loaded
     if (error) say(`The networks could not be loaded: ${error}. Mend tries again.`)
-    else if (!mender.config) say(`loading the networks: ${Math.round(100 * loaded)} %`)
-    else if (status.textContent.startsWith("loading")) say("Ready: paint a hole, then press Mend.")
-  })
+    else if (!mender.config) say(loaded < 1 ? `loading the networks, once: ${Math.round(100 * loaded)} %` : "starting the networks ...")
+    else if (/^(loading|starting)/.test(status.textContent)) say(mending ? "mending ..." : "Ready: paint a hole, then press Mend.")
+    where.textContent = mender.where ? computed(mender.where) : ""
+  }, read("device", new URLSearchParams(location.search).get("device") ?? "") ?? "auto")
   async function mend() {
     if (!mender) return
     const begun = performance.now(), values = settings.values(), hole = unpackHole(model.get("packed"), size)
@@ -124,25 +144,35 @@ export async function start(root) {
     const answer = message => send(model, { message, answered: model.get("answered") + 1 })
     if (!hole.includes(1)) return answer("Nothing is missing: paint a hole first.")
     say("mending ...")
+    mending = true
     try {
       const steps = await mender.mend(image, hole, values, ({ number, mask, picture }) => {
         canvas.getContext("2d").drawImage(toCanvas(picture, size), 0, 0)
-        say(`step ${number}: ${mask.reduce((a, b) => a + b, 0)} tokens left`)
+        canvas.hidden = false
+        if (number === 1) result.scrollIntoView({ block: "nearest" })  // on a phone it lies below
+        say(`step ${number} of ${values.steps}: ${mask.reduce((a, b) => a + b, 0)} patches left`)
       })
       const name = `${values.schedule}, temperature ${values.temperature}, ${values.order}, seed ${values.seed}${isPlain() ? ", plain" : ""}`
+      trace.hidden = false
       send(runs, { data: record(name, image, hole, steps, mender.config, values), step: steps.length })
-      say(`Mended in ${steps.length} step${steps.length === 1 ? "" : "s"} and ${((performance.now() - begun) / 1000).toFixed(1)} seconds, in your browser.`)
+      say(`Mended in ${steps.length} step${steps.length === 1 ? "" : "s"} and ${((performance.now() - Math.max(begun, mender.ready)) / 1000).toFixed(1)} seconds, in your browser.`)
       answer("")
     } catch (error) {
       say(`Not possible: ${error.message}`)
       answer("")
     }
+    mending = false
   }
   model.on("change:asked", mend)
-  model.on("change:picture", mark)
+  model.on("change:picture", () => {
+    mark()
+    if (mending || canvas.hidden) return
+    canvas.hidden = true
+    say("Another picture: paint a hole, then press Mend.")
+  })
 
   follow()
-  await Promise.all([brush({ model, el: painting }), scrubber({ model: runs, el: trace })])
+  await Promise.all([brush({ model, el: painting }), scrubber({ model: runs, el: element("div", {}, trace) })])
   addEventListener("hashchange", follow)
   if (stopped) say(stopped)
   else mender.load()
