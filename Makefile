@@ -24,8 +24,8 @@ test: .venv/ready
 
 soak: .venv/ready
 	@MASKGIT_NB_SOAK=1 OMP_NUM_THREADS=1 timeout 3600 $(BIN)/python -m pytest tests/test_fuzz.py tests/test_properties.py tests/test_faults.py \
-		tests/test_live.py::test_whole_runs_by_webgpu_are_those_of_python
-	@MASKGIT_NB_SOAK=1 OMP_NUM_THREADS=1 timeout 3600 $(BIN)/python -m pytest -m soak
+		tests/test_live.py::test_whole_runs_by_webgpu_are_those_of_python tests/test_cli.py::test_the_labs_747_pictures_through_one_command \
+		tests/test_fid.py::test_the_same_number_as_pytorch_fids_command_line
 
 mutants: .venv/ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[mutation]"
