@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from maskgit_nb.attention import MultiHeadAttention
+from maskgit_nb.attention import MultiHeadAttention, scaled_dot_product
 from maskgit_nb.cats import drawn_cats
 from maskgit_nb.data import EndlessBatches, find_pictures, find_split, load_hole, load_image
 from maskgit_nb.decoding import CONFIDENCES, ORDERS, Draws, decode, filter_logits, halton_order, sample_tokens
@@ -22,10 +22,12 @@ from maskgit_nb.inpainting import (
     FILLS,
     MaskGIT,
     composite,
+    grey_fill,
     harmonic_fill,
     hole_to_mask,
     poisson_blend,
     smooth_fill,
+    step_images,
     visible_evidence,
 )
 from maskgit_nb.masking import bernoulli_mask, keep_lowest, mask_to_hole, mvtm_loss, random_mask
@@ -700,3 +702,61 @@ def test_endless_batches_cover_every_pass_once_and_resume(n, batch_size, seed, s
 def test_endless_batches_shuffle_anew_in_every_pass_and_by_seed():
     passes = {seed: list(itertools.islice(EndlessBatches(20, 20, seed), 5)) for seed in (0, 1)}
     assert len({tuple(order) for order in passes[0] + passes[1]}) == 10
+
+
+# Attention's dropout, and what masks refuse
+
+def test_dropout_zeroes_its_share_of_the_attention_weights_and_scales_the_others():
+    torch.manual_seed(0)
+    q = torch.zeros(64, 4, 32, 8)  # all weights are 1 / 32
+    mixed, weights = scaled_dot_product(q, q, torch.eye(32).expand(64, 4, 32, 32), dropout=0.25)
+    assert torch.equal(weights, torch.full_like(weights, 1 / 32))
+    zero = mixed == 0
+    assert abs(zero.float().mean() - 0.25) < 6 * (0.25 * 0.75 / zero.numel()) ** 0.5
+    torch.testing.assert_close(mixed[~zero], torch.full_like(mixed[~zero], 1 / 32 / 0.75))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_attention_drops_weights_in_training_only(fused: bool):
+    torch.manual_seed(0)
+    layer, x = MultiHeadAttention(16, 4, dropout=0.5, fused=fused), torch.randn(2, 9, 16)
+    assert not torch.equal(layer.train()(x), layer(x))
+    assert torch.equal(layer.eval()(x), layer(x))
+    many = torch.stack([layer.train()(x) for _ in range(2000)])
+    error = many.std(0) / 2000 ** 0.5
+    assert ((many.mean(0) - layer.eval()(x)).abs() < 6 * error + 1e-6).all()  # it is right in the mean
+
+
+def test_a_mask_by_chance_is_its_generators():
+    masks = [bernoulli_mask(3, 256, 0.5, generator=seeded(seed)) for seed in (0, 0, 1)]
+    assert torch.equal(masks[0], masks[1]) and not torch.equal(masks[0], masks[2])
+
+
+@pytest.mark.parametrize("candidates", [torch.ones(2, 9), torch.ones(2, dtype=torch.bool),
+                                        torch.ones(3, 9, dtype=torch.bool)])
+def test_places_to_mask_are_bool_a_row_for_each_image(candidates: torch.Tensor):
+    with pytest.raises(ValueError): random_mask(torch.rand(2), 9, candidates=candidates)
+
+
+@pytest.mark.parametrize("tokens, size", [(15, 16), (9, 16)])
+def test_a_mask_of_no_square_or_not_of_the_pictures_size_is_refused(tokens: int, size: int):
+    with pytest.raises(ValueError): mask_to_hole(torch.zeros(1, tokens, dtype=torch.bool), size)
+
+
+def test_a_grey_filling_is_grey():
+    images, holes = torch.ones(2, 3, 16, 16), torch.rand(2, 1, 16, 16, generator=seeded(0)) < 0.5
+    assert torch.equal(grey_fill(images, holes), (~holes).float().expand(2, 3, 16, 16))
+
+
+def test_pictures_of_steps_meet_the_known_pixels_as_asked(maskgit):
+    images, holes = drawn_cats(2, size=16), torch.rand(2, 1, 16, 16, generator=seeded(0)) < 0.5
+    result = maskgit.inpaint(images, holes, steps=2, frames=True, generator=seeded(0))
+    made = [maskgit.vqgan.decode(step.tokens) for step in result.steps]
+    for options, join in ({}, poisson_blend), (dict(blend=True), poisson_blend), (dict(blend=False), composite):
+        shown = step_images(maskgit, images, holes, result, **options)
+        assert torch.equal(shown, torch.stack([join(images, x, holes) for x in made]))
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 16, 16), (1, 16, 16)])
+def test_holes_of_another_shape_are_refused(shape: tuple[int, ...]):
+    with pytest.raises(ValueError): hole_to_mask(torch.zeros(shape, dtype=torch.bool), 4)
