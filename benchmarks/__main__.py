@@ -37,8 +37,6 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peers import PEERS, report_loop
 from maskgit_nb.cats import drawn_cats
@@ -52,21 +50,13 @@ from maskgit_nb.inpainting import MaskGIT, hole_to_mask, visible_evidence
 from maskgit_nb.masking import mvtm_loss, random_mask
 from maskgit_nb.schedules import mask_counts
 from maskgit_nb.scores import score
-from maskgit_nb.speed import cached, product_rate, show_shares
+from maskgit_nb.speed import cached, count_flops, product_rate, show_shares
 from maskgit_nb.sweeps import mend_all
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig, count_parameters, flops_per_pass
 from maskgit_nb.vqgan import VQGAN, VQGANConfig
 
 PRODUCTS = "products of matrices"
 HALF = torch.bfloat16
-
-
-def counted(run: Callable) -> int:
-    "The FLOPs of what `run` does; attention, and torch's encoder, are written out, so that their products are seen."
-    torch.backends.mha.set_fastpath_enabled(False)
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH): run()
-    torch.backends.mha.set_fastpath_enabled(True)
-    return counter.get_total_flops()
 
 
 def in_turns(ways: dict[str, Callable], repeats: int, between: Callable = lambda: None) -> dict[str, list[float]]:
@@ -137,7 +127,7 @@ def decode_rows(preset: str, batch: int, repeats: int, peers: Iterable[str]) -> 
     made |= {"bfloat16": (ours, HALF), "kept keys, bfloat16": (cached(ours), HALF)}
     ways = {name: lambda pair=pair: looped(pair[0], tokens, mask, pair[1]) for name, pair in made.items()}
     if peers: ways["the report's loop"] = lambda: report_loop(ours, tokens, mask)
-    flops = {name: counted(run) for name, run in ways.items()}
+    flops = {name: count_flops(run) for name, run in ways.items()}
     size, rates = min(batch, 8), {torch.float32: [], HALF: []}
     def measure_rates() -> None:
         for dtype, found in rates.items(): found.append(product_rate(ours.config, size, dtype))
@@ -173,7 +163,7 @@ def mend_part(quick: bool) -> list[dict]:
         ways = {"all logits, encoder twice": mend_before, "maskgit_nb": lambda: mend(model),
                 "kept keys": lambda: mend(kept), "bfloat16": lambda: mend(model, True),
                 "kept keys, bfloat16": lambda: mend(kept, True)}
-        flops, rates = {name: counted(run) for name, run in ways.items()}, []
+        flops, rates = {name: count_flops(run) for name, run in ways.items()}, []
         times = in_turns(ways, 9 if batch == 1 else 5,
                          lambda: rates.append(product_rate(model.transformer.config, min(batch, 8))))
         same = torch.equal(mend_before(), mend(model))  # the same pictures for less work
@@ -231,7 +221,7 @@ def train_part(quick: bool) -> list[dict]:
             found.backward()
             optimizer.step()
             optimizer.zero_grad()
-        flops, rates = counted(step), []
+        flops, rates = count_flops(step), []
         times = in_turns({"float32": step, "bfloat16": lambda: step(True)}, 5 if preset == "small" else 2,
                          lambda: rates.append((product_rate(config, 8), product_rate(config, 8, HALF))))
         for (way, seconds), found in zip(times.items(), zip(*rates, strict=True), strict=True):
@@ -243,7 +233,7 @@ def caches_part(quick: bool) -> list[dict]:
     from benchmarks.loader import file_rows, memory_rows
     from maskgit_nb.stages import tokenize
     vqgan, images, rates = build("small").vqgan, drawn_cats(256), []
-    flops, config = 256 * counted(lambda: vqgan.encode(images[:1])), TransformerConfig.preset("small")
+    flops, config = 256 * count_flops(lambda: vqgan.encode(images[:1])), TransformerConfig.preset("small")
     times = in_turns({"maskgit_nb": lambda: tokenize(vqgan, images, progress=False)}, 5,
                      lambda: rates.append(product_rate(config, 8)))
     rows = [row("tokens of a training set", "maskgit_nb", times["maskgit_nb"], 256, flops / statistics.median(rates))]
@@ -258,7 +248,7 @@ def caches_part(quick: bool) -> list[dict]:
 def distances_part(quick: bool) -> list[dict]:
     from maskgit_nb.fid import frechet_distance, image_features, lite_network, precision_recall
     network, images, rates = lite_network(), drawn_cats(64), []
-    flops, config = counted(lambda: image_features(images, network)), TransformerConfig.preset("small")
+    flops, config = count_flops(lambda: image_features(images, network)), TransformerConfig.preset("small")
     n, d = (500, 1280) if quick else (5000, 1280)
     a, b = (torch.randn(n, d, generator=seeded(i)).double().numpy() for i in range(2))
     ways = {"features": lambda: image_features(images, network), "Fréchet distance": lambda: frechet_distance(a, b),

@@ -21,7 +21,7 @@ from . import __version__, moved
 from .cats import drawn_cats, drawn_eyes
 from .data import crop_hole, find_pictures, fit_picture, load_hole, load_image, open_images, open_picture
 from .data import open_train, read_gt_csv, take_images
-from .decoding import CONFIDENCES, ORDERS
+from .decoding import CONFIDENCES, ORDERS, Draws
 from .experiments import EXPERIMENTS, run_experiment, verdict
 from .fid import NETWORKS, fid, frechet_distance, get_network, image_features
 from .files import append_row, find_weights, is_ours, provenance, save_film, save_module, save_png, save_sheet
@@ -143,7 +143,7 @@ def _own_batches(items: list, size: int, generator: torch.Generator, process: Pa
         batch, state = items[first:first + size], generator.get_state()
         if number % process.num_processes == process.process_index: yield batch
         generator.set_state(state)
-        torch.randint(2**62, (len(batch),), generator=generator)  # as `Draws` does
+        Draws(len(batch), generator)  # what mending it takes from the generator
 
 def _load_pairs(paths: list[Path], find: Callable[[Path], Path], args: argparse.Namespace, size: int,
                 failed: list[tuple]) -> tuple[list[Path], Tensor, Tensor] | None:

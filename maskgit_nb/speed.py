@@ -3,15 +3,28 @@
 # %% ../nbs/appendix/j_speed.ipynb #j-002
 from __future__ import annotations
 import statistics, time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from .transformer import BidirectionalTransformer, TransformerConfig
 
 # %% auto #0
-__all__ = ['product_rate', 'CachedTransformer', 'cached', 'show_shares']
+__all__ = ['count_flops', 'product_rate', 'CachedTransformer', 'cached', 'show_shares']
+
+# %% ../nbs/appendix/j_speed.ipynb #j-004a
+def count_flops(run: Callable[[], object]) -> int:
+    """The floating-point operations of the matrix products and convolutions of what `run` does, as torch counts them.
+    Attention and torch's encoder are written out meanwhile: into their fused ways the counter does not see."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH): run()
+    finally: torch.backends.mha.set_fastpath_enabled(fused)
+    return counter.get_total_flops()
 
 # %% ../nbs/appendix/j_speed.ipynb #j-007
 def product_rate(config: TransformerConfig, pictures: int = 1, dtype: torch.dtype = torch.float32) -> float:
@@ -75,8 +88,9 @@ class CachedTransformer(BidirectionalTransformer):
         for i, block in enumerate(self.blocks):
             if block.local is not None: x = x + block.local(x)
             here, attention = x.flatten(0, 1)[rows], block.attention  # (B,R,dim)
-            queries, *pair = attention.qkv(block.norm1(here) if block.norm_first else here).split(x.shape[-1], dim=-1)
-            pair = self._keep(torch.cat(pair, -1), rows, kept and kept.blocks[i][0])
+            made = attention.qkv(block.norm1(here) if block.norm_first else here)
+            queries, pair = made.tensor_split([x.shape[-1]], dim=-1)
+            pair = self._keep(pair, rows, kept and kept.blocks[i][0])
             parts = queries, *pair.chunk(2, -1)
             heads = [part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in parts]
             mixed = F.scaled_dot_product_attention(*heads)  # (B, heads, R, dim / heads)

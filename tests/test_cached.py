@@ -3,8 +3,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from maskgit_nb.cats import drawn_cats
 from maskgit_nb.cli import main
@@ -13,7 +11,7 @@ from maskgit_nb.decoding import ORDERS, decode, predict
 from maskgit_nb.files import save_png
 from maskgit_nb.images import random_holes
 from maskgit_nb.inpainting import MaskGIT
-from maskgit_nb.speed import CachedTransformer, cached
+from maskgit_nb.speed import CachedTransformer, cached, count_flops
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
 from maskgit_nb.vqgan import VQGAN, VQGANConfig
 
@@ -73,16 +71,11 @@ def test_without_convolution_only_deeper_keys_are_old():
     assert not torch.equal(keys[1][later], quick.kept[0].blocks[1][0][later])
 
 
-def counted(run) -> int:
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH): run()
-    return counter.get_total_flops()
-
-
 def test_no_more_rows_are_computed_than_the_masked_and_the_changed():
     quick, (tokens, mask) = cached(network().eval()), puzzle(1)
     later = mask & (torch.arange(36) > 20)
-    first = counted(lambda: quick(tokens.masked_fill(mask, 64), only=mask))
-    second = counted(lambda: quick(tokens.masked_fill(later, 64), only=later))
+    first = count_flops(lambda: quick(tokens.masked_fill(mask, 64), only=mask))
+    second = count_flops(lambda: quick(tokens.masked_fill(later, 64), only=later))
     d, k, rows, asked = SMALL.dim, SMALL.codebook_size, int(mask.sum()), (int(mask.sum()), int(later.sum()))
     def flops(rows: int, asked: int) -> int:
         block = 2 * rows * (4 * d * d + 2 * d * SMALL.hidden) + 4 * rows * 36 * d
@@ -92,7 +85,7 @@ def test_no_more_rows_are_computed_than_the_masked_and_the_changed():
 
 def test_a_large_batch_is_computed_in_parts_that_each_find_what_they_kept():
     quick, (tokens, mask) = cached(network().eval()), puzzle(19)
-    first, second = (counted(lambda: predict(quick, tokens.masked_fill(mask, 64), only=mask)) for _ in range(2))
+    first, second = (count_flops(lambda: predict(quick, tokens.masked_fill(mask, 64), only=mask)) for _ in range(2))
     assert second < first  # the same masked tokens again, and none of the others
 
 
