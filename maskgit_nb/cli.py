@@ -33,7 +33,7 @@ from .live import export_onnx
 from .masking import mask_to_hole
 from .schedules import SCHEDULES
 from .scores import eyes_found, score
-from .speed import cached
+from .speed import cached, product_rate
 from .stages import HOLES, RATIOS, VQGANLoss, fit_maskgit, fit_vqgan
 from .training import SEEDS, TrainConfig, in_words, within
 from .transformer import BidirectionalTransformer, TransformerConfig, count_parameters
@@ -193,7 +193,7 @@ def _in_precision(args: argparse.Namespace) -> AbstractContextManager:
 
 # %% ../nbs/appendix/h_cli.ipynb #h-018b
 def _decode_options(args: argparse.Namespace) -> dict:
-    names = "steps schedule temperature order confidence sampling_temperature top_k top_p sweet_spot"
+    names = "steps schedule temperature guidance order confidence sampling_temperature top_k top_p sweet_spot"
     return {name: getattr(args, name) for name in names.split()}
 
 def _additions(args: argparse.Namespace) -> dict:
@@ -541,7 +541,8 @@ def _from_args(config_class: type, args: argparse.Namespace):
 # %% ../nbs/appendix/h_cli.ipynb #h-043
 _WEIGHTS, _PRESETS = "shipped name, folder or Hub id", ("tiny", "small", "lab", "paper")
 
-def _add_decoding(parser: argparse.ArgumentParser, steps: int = 8, temperature: float = 1.0) -> None:
+def _add_decoding(parser: argparse.ArgumentParser, steps: int = 8, temperature: float = 1.0,
+                  guidance: float = 0.0) -> None:
     "The options of decoding, shared by inpaint and generate; the numbers are their defaults."
     group = parser.add_argument_group("decoding")
     group.add_argument("--weights", default="cats64-small", type=_name,
@@ -550,6 +551,8 @@ def _add_decoding(parser: argparse.ArgumentParser, steps: int = 8, temperature: 
     _add_option(group, "--steps", "[1,1000000]", "decoding steps", steps)
     _add_option(group, "--schedule", list(SCHEDULES), "gamma function", "cosine")
     _add_option(group, "--temperature", "[0,inf)", "Gumbel noise on the confidence at the start, 0 = none", temperature)
+    _add_option(group, "--guidance", "[0,inf)", "how far to go from what is common at a place to what is asked for",
+                guidance)
     _add_option(group, "--order", ORDERS, "which tokens come first", "confidence")
     _add_option(group, "--confidence", CONFIDENCES, "what the noise is added to", "logprob")
     _add_option(group, "--sampling-temperature", "[0,inf)",
@@ -759,6 +762,16 @@ def keep_freed_memory() -> None:
     mallopt(-3, 2**30) or mallopt(-3, 2**25)  # M_MMAP_THRESHOLD of malloc.h, at most 32 MiB in an old glibc
     mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
 
+# %% ../nbs/appendix/h_cli.ipynb #h-050b
+def _tell_precision(args: argparse.Namespace) -> None:
+    "Say so where --precision bf16 would take longer: on a CPU without instructions for it."
+    if getattr(args, "precision", "no") != "bf16" or args.device != "cpu": return
+    shape = TransformerConfig.preset("small")
+    whole, half = (product_rate(shape, 1, dtype) for dtype in (torch.float32, torch.bfloat16))
+    if half < whole:
+        print(f"maskgit-nb: this processor multiplies matrices {whole / half:.1f} times slower in bf16: leave "
+              "--precision out", file=sys.stderr)
+
 # %% ../nbs/appendix/h_cli.ipynb #h-053
 def _in_one_line(error: Exception) -> str:
     """What is said of an error: its own sentence, and where that was written by another library than this one, what
@@ -790,6 +803,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _check_device(args.device)
         if args.device == "cpu": keep_freed_memory()
+        _tell_precision(args)
         with _sigterm_raises(): return args.run(args)
     except (OSError, ValueError, ImportError, FloatingPointError) as error:
         if args.traceback: raise

@@ -14,9 +14,9 @@ from .masking import keep_lowest, widest_float
 from .schedules import mask_counts
 
 # %% auto #0
-__all__ = ['ORDERS', 'CONFIDENCES', 'TOKEN_COLORS', 'Draws', 'filter_logits', 'sample_tokens', 'halton_order', 'noise_scale',
-           'rank_tokens', 'Step', 'evaluating', 'predict', 'reveal', 'decode', 'decided_at', 'token_picture',
-           'show_steps']
+__all__ = ['ORDERS', 'CONFIDENCES', 'AT_ONCE', 'TOKEN_COLORS', 'Draws', 'filter_logits', 'sample_tokens', 'halton_order',
+           'noise_scale', 'rank_tokens', 'Step', 'evaluating', 'predict', 'reveal', 'decode', 'decided_at',
+           'token_picture', 'show_steps']
 
 # %% ../nbs/07_decoding.ipynb #07-019
 class Draws:
@@ -146,10 +146,12 @@ def _logits_at(transformer: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
     except ValueError: takes = ()  # a scripted module does not tell
     return transformer(tokens, only=mask) if "only" in takes else transformer(tokens)[mask]
 
+AT_ONCE = 8  # images whose numbers fit into a CPU's cache
+
 def predict(transformer: nn.Module, tokens: Tensor, only: Tensor | None = None) -> Tensor:
     """The logits (B,N,K) of `tokens` (B,N) without dropout, or those (M,K) where a mask `only` (B,N) is True. On a CPU
-    8 images at a time, which fit into its cache, or as many as the transformer's `at_once` says."""
-    size = getattr(transformer, "at_once", 8) if tokens.device.type == "cpu" else len(tokens)
+    `AT_ONCE` images at a time, or as many as the transformer's `at_once` says."""
+    size = getattr(transformer, "at_once", AT_ONCE) if tokens.device.type == "cpu" else len(tokens)
     with evaluating(transformer):
         if only is None: return torch.cat([transformer(part) for part in tokens.split(size)])
         parts = zip(tokens.split(size), only.split(size))
@@ -157,14 +159,16 @@ def predict(transformer: nn.Module, tokens: Tensor, only: Tensor | None = None) 
 
 @torch.no_grad()
 def reveal(transformer: nn.Module, tokens: Tensor, mask: Tensor, plan: Tensor, sample: Callable, rank: Callable,
-           logit_bias: Tensor | None = None) -> Iterator[Step]:
+           logit_bias: Tensor | None = None, guidance: float = 0.0) -> Iterator[Step]:
     """The bookkeeping of `decode`: `plan` (B,steps) says how many tokens stay masked after each step. With M masked
     tokens, `sample(logits, mask)` draws them (M,) from logits (M,K), and `rank(logits, drawn, mask, number)` gives the
     scores (M,), of which the highest are revealed. What a transformer keeps between steps it is told to `forget`."""
     if hasattr(transformer, "forget"): transformer.forget()
+    empty = predict(transformer, torch.full_like(tokens[:1], transformer.mask_token_id)) if guidance else None
     for number, counts in enumerate(plan.unbind(1), 1):
         if not mask.any(): return
         logits = predict(transformer, tokens.masked_fill(mask, transformer.mask_token_id), only=mask)
+        if guidance: logits = logits + guidance * (logits - empty.expand(len(mask), -1, -1)[mask])
         if logit_bias is not None: logits = logits + logit_bias[mask]
         if not logits.amax(-1).isfinite().all():
             raise ValueError("the transformer gave logits that are not numbers: "
@@ -178,7 +182,7 @@ def reveal(transformer: nn.Module, tokens: Tensor, mask: Tensor, plan: Tensor, s
 
 # %% ../nbs/07_decoding.ipynb #07-049a
 def _check_decoding(tokens: Tensor, mask: Tensor, temperature: float, order: str, confidence: str, sweet_spot: int,
-                    logit_bias: Tensor | None) -> None:
+                    logit_bias: Tensor | None, guidance: float) -> None:
     "ValueError, naming the option, unless `decode` can work with these."
     if order not in ORDERS: raise ValueError(f"order must be one of {', '.join(ORDERS)}; got {order!r}")
     if confidence not in CONFIDENCES:
@@ -187,6 +191,7 @@ def _check_decoding(tokens: Tensor, mask: Tensor, temperature: float, order: str
         found = f"{tuple(tokens.shape)}, {tuple(mask.shape)}, {mask.dtype}"
         raise ValueError(f"tokens and mask must have the same shape (B,N) and mask be bool; got {found}")
     if not temperature >= 0: raise ValueError(f"temperature must not be negative; got {temperature}")
+    if not 0 <= guidance < float("inf"): raise ValueError(f"guidance must be a number from 0 up; got {guidance}")
     if sweet_spot < 1 and sweet_spot != -1:
         raise ValueError(f"sweet_spot must be a step from 1, or -1 for never; got {sweet_spot}")
     if logit_bias is not None and logit_bias.shape[:2] != tokens.shape:
@@ -205,7 +210,7 @@ def _plan(mask: Tensor, schedule: str | Callable, steps: int, sweet_spot: int) -
 def decode(transformer: nn.Module, tokens: Tensor, mask: Tensor, steps: int = 8, schedule: str | Callable = "cosine",
            temperature: float = 1.0, order: str = "confidence", confidence: str = "logprob",
            sampling_temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
-           sweet_spot: int = -1, logit_bias: Tensor | None = None,
+           sweet_spot: int = -1, logit_bias: Tensor | None = None, guidance: float = 0.0,
            generator: torch.Generator | None = None) -> Iterator[Step]:
     """Fill in masked tokens over several steps, the surest first (Chang et al. 2022, section 3.2); yields `Step`s.
 
@@ -213,10 +218,11 @@ def decode(transformer: nn.Module, tokens: Tensor, mask: Tensor, steps: int = 8,
     Each step predicts all unknown tokens, samples one code each (`sampling_temperature`, `top_k`, `top_p`) and keeps
     the best ranked by `order`: "confidence" (with `temperature` * Gumbel noise, falling to 0 at the last step),
     "halton" or "random"; how many follows `mask_counts(schedule, n, steps)`. Known and revealed tokens never change.
-    `sweet_spot` >= 1 accepts everything at that step. `logit_bias` (B,N,K) is added to the logits of every step. Ends
-    early when nothing is unknown. `generator` lives on the CPU. ValueError, at the call, on options out of range.
+    `sweet_spot` >= 1 accepts everything at that step. `guidance` w makes (1 + w) l - w l0 of logits l, with l0 those
+    where everything is masked (eMIGM, You et al. 2025); then `logit_bias` (B,N,K) is added. Ends early when nothing is
+    unknown. `generator` lives on the CPU. ValueError, at the call, on options out of range.
     """
-    _check_decoding(tokens, mask, temperature, order, confidence, sweet_spot, logit_bias)
+    _check_decoding(tokens, mask, temperature, order, confidence, sweet_spot, logit_bias, guidance)
     _check_sampling(sampling_temperature, top_k, top_p)
     plan = _plan(mask, schedule, steps, sweet_spot)
     draws = Draws(len(tokens), generator, ahead=min(2 * int(steps), 32))
@@ -229,7 +235,7 @@ def decode(transformer: nn.Module, tokens: Tensor, mask: Tensor, steps: int = 8,
         noise = noise_scale(temperature, number, steps)
         return rank_tokens(logits, drawn, mask, order, confidence, noise, draws)
 
-    return reveal(transformer, tokens, mask, plan, sample, rank, logit_bias)
+    return reveal(transformer, tokens, mask, plan, sample, rank, logit_bias, guidance)
 
 # %% ../nbs/07_decoding.ipynb #07-061
 def decided_at(steps: Sequence[Step]) -> Tensor:

@@ -125,7 +125,7 @@ def poisson_blend(images: Tensor, made: Tensor, holes: Tensor, rounds: int = 25)
 
 # %% ../nbs/08_inpainting.ipynb #08-052
 PLAIN = dict(fill="grey", evidence=0.0, blend=False)  # options of `inpaint`: MaskGIT without this kit's three additions
-GENERATING = dict(steps=12, temperature=7.0)  # options of `generate`: variety, as long as the parts still agree
+GENERATING = dict(steps=12, temperature=9.0, guidance=0.3)  # of `generate`: variety, whose parts still agree
 
 class Inpainting(NamedTuple):
     """What `MaskGIT.inpaint` gives: `images` (B,3,H,W), their `tokens` (B,N), the `mask` (B,N) it started from, and

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from .decoding import AT_ONCE
 from .transformer import BidirectionalTransformer, TransformerConfig
 
 # %% auto #0
@@ -19,6 +19,7 @@ __all__ = ['count_flops', 'product_rate', 'CachedTransformer', 'cached', 'show_s
 def count_flops(run: Callable[[], object]) -> int:
     """The floating-point operations of the matrix products and convolutions of what `run` does, as torch counts them.
     Attention and torch's encoder are written out meanwhile: into their fused ways the counter does not see."""
+    from torch.utils.flop_counter import FlopCounterMode  # which imports a compiler, if there is one
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -109,7 +110,7 @@ class CachedTransformer(BidirectionalTransformer):
     @torch.no_grad()
     def forward(self, tokens: Tensor, only: Tensor | None = None) -> Tensor:
         if only is None: return super().forward(tokens)
-        size = 8 if tokens.device.type == "cpu" else max(1, len(tokens))  # 8 fit into a CPU's cache
+        size = AT_ONCE if tokens.device.type == "cpu" else max(1, len(tokens))
         parts = list(zip(tokens.split(size), only.split(size)))
         before = self.kept if self._goes_on(tokens) else [None] * len(parts)
         logits, self.kept = zip(*(self._pass(*part, old) for part, old in zip(parts, before)))

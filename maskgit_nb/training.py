@@ -14,6 +14,7 @@ from accelerate.utils import DataLoaderConfiguration, DistributedType, LoggerTyp
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.overrides import TorchFunctionMode
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from . import moved
@@ -23,7 +24,7 @@ from .files import read_rows, save_text, writing_to
 def __getattr__(name: str): return moved(__name__, name)  # names that have moved to an appendix
 
 # %% auto #0
-__all__ = ['SEEDS', 'TRACKERS', 'within', 'in_words', 'option', 'check_options', 'TrainConfig', 'warmup_cosine',
+__all__ = ['SEEDS', 'TRACKERS', 'within', 'in_words', 'option', 'check_options', 'TrainConfig', 'warmup_cosine', 'Muon',
            'make_optimizers', 'step_all', 'make_accelerator', 'Learner', 'EMA', 'find_checkpoints', 'save_checkpoint',
            'RunLog', 'run_settings', 'source_settings', 'changed_settings', 'TrainStep', 'Stage', 'run_in',
            'terminated', 'open_batches', 'run_steps']
@@ -113,6 +114,20 @@ def _groups(module: nn.Module, muon: bool) -> tuple[list, list, list]:
         else: decayed.append(p)
     return decayed, spared, matrices
 
+# %% ../nbs/09_training.ipynb #09-018c
+class _Float32(TorchFunctionMode):
+    "Inside it `Tensor.bfloat16` gives a copy in float32."
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is Tensor.bfloat16: return args[0].to(torch.float32, copy=True)
+        return function(*args, **(kwargs or {}))
+
+class Muon(torch.optim.Muon):
+    "torch's Muon (Jordan et al. 2024), which orthogonalizes in bfloat16 on CUDA devices, and elsewhere in float32."
+    @torch.no_grad()
+    def step(self, closure=None):
+        on_gpu = all(p.is_cuda for group in self.param_groups for p in group["params"])
+        with nullcontext() if on_gpu else _Float32(): return super().step(closure)
+
 # %% ../nbs/09_training.ipynb #09-018a
 def make_optimizers(module: nn.Module, config: TrainConfig) -> tuple[list[Optimizer], list[LambdaLR]]:
     """AdamW with weight decay on matrices and kernels only (not on biases, norms or embeddings); for "muon" the
@@ -122,7 +137,7 @@ def make_optimizers(module: nn.Module, config: TrainConfig) -> tuple[list[Optimi
     groups = [dict(params=decayed, weight_decay=config.weight_decay), dict(params=spared, weight_decay=0.0)]
     optimizers = [torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))]
     options = dict(lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
-    if matrices: optimizers.append(torch.optim.Muon(matrices, **options))
+    if matrices: optimizers.append(Muon(matrices, **options))
     def factor(step: int) -> float: return warmup_cosine(step, config.warmup, config.steps)
     return optimizers, [LambdaLR(optimizer, factor) for optimizer in optimizers]
 

@@ -155,7 +155,7 @@ def test_no_steps(maskgit, images, holes, steps):
 
 @pytest.mark.parametrize("option, value",
                          [("top_k", 0), ("top_p", 0.0), ("top_p", 1.5), ("sampling_temperature", -1.0),
-                          ("temperature", -1.0), ("sweet_spot", 0), ("dilate", -1)])
+                          ("temperature", -1.0), ("guidance", -1.0), ("sweet_spot", 0), ("dilate", -1)])
 def test_options_out_of_range(maskgit, images, holes, option, value):
     names(refusal(maskgit.inpaint, images, holes, **{option: value}), option, value)
 

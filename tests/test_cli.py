@@ -446,6 +446,16 @@ def test_plain_goes_with_the_other_options_and_is_inpaints_alone(weights, pictur
     assert f"default: {EVIDENCE}" in COMMANDS["inpaint"].format_help()
 
 
+@pytest.mark.parametrize("half, said", [(2e9, "5.0 times slower in bf16: leave --precision out"), (2e10, "")])
+def test_a_processor_that_is_slower_in_bf16_is_told_of(weights, pictures, tmp_path, capsys, monkeypatch, half, said):
+    monkeypatch.setattr(cli, "product_rate", lambda shape, n, dtype: half if dtype == torch.bfloat16 else 1e10)
+    assert run(weights, *pictures, tmp_path / "out", "--precision", "bf16", "--steps", "1") == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "bf16" in line]
+    assert len(lines) == bool(said) and all(line.endswith(said) for line in lines)
+    monkeypatch.delattr(cli, "product_rate")  # which is not asked without the option
+    assert run(weights, *pictures, tmp_path / "plain", "--steps", "1") == 0
+
+
 def test_generate_has_options_of_its_own():
     made, mended = (make_parser().parse_args(words)
                     for words in (["generate", "--out", "o"], ["inpaint", "x", "--hole", "h", "--out", "o"]))

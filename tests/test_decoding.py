@@ -34,6 +34,7 @@ from maskgit_nb.inpainting import (
 )
 from maskgit_nb.masking import bernoulli_mask, widest_float
 from maskgit_nb.schedules import get_schedule, logarithmic, mask_counts, masked_share
+from maskgit_nb.speed import cached
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig, flops_per_pass
 from maskgit_nb.vqgan import VQGAN, VQGANConfig
 
@@ -138,7 +139,7 @@ def test_decode_does_by_itself_what_it_says():
     steps = decode(babbling(), TOKENS, UNKNOWN, generator=torch.Generator().manual_seed(3))
     named = decode(babbling(), TOKENS, UNKNOWN, steps=8, schedule="cosine", temperature=1.0, order="confidence",
                    confidence="logprob", sampling_temperature=1.0, top_k=None, top_p=None, sweet_spot=-1,
-                   logit_bias=None, generator=torch.Generator().manual_seed(3))
+                   logit_bias=None, guidance=0.0, generator=torch.Generator().manual_seed(3))
     same_steps(steps, named)
 
 
@@ -152,7 +153,8 @@ def test_inpaint_and_generate_do_by_themselves_what_they_say(maskgit):
         images, holes, steps=8, temperature=1.0, generator=seeded(), **options)
     assert torch.equal(mended.images, named.images) and mended.steps == []
     everything = torch.ones(2, 1, 16, 16, dtype=torch.bool)
-    made = maskgit.inpaint(images, everything, steps=12, temperature=7.0, generator=seeded(), **options)
+    made = maskgit.inpaint(images, everything, steps=12, temperature=9.0, guidance=0.3, generator=seeded(),
+                           **options)
     assert torch.equal(maskgit.generate(2, seeded()).images, made.images)
     assert torch.equal(poisson_blend(images, -images, holes), poisson_blend(images, -images, holes, rounds=25))
     assert torch.equal(harmonic_fill(images, holes), harmonic_fill(images, holes, rounds=25))
@@ -326,3 +328,44 @@ def test_inpainting_encodes_once_and_bit_for_bit_as_twice(maskgit):
         assert encoder.call_count == 1
         with patch("maskgit_nb.inpainting.visible_evidence", twice): assert torch.equal(mend(), once)
         assert encoder.call_count == 3 and EVIDENCE > 0
+
+
+class Says(torch.nn.Module):
+    "A transformer for two tokens of two codes whose logits are `empty` where all is masked, and else `given`."
+    def __init__(self, empty: list[float], given: list[float]):
+        super().__init__()
+        self.mask_token_id, self.said = 2, torch.tensor([given, empty])
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.said[(tokens == 2).all(1).long()].unsqueeze(1).expand(-1, 2, -1)
+
+
+@pytest.mark.parametrize("weight, surest", [(0.0, 0), (0.04, 0), (0.06, 1), (1.0, 1)])
+def test_guidance_goes_on_from_the_empty_grid_through_what_is_given(weight, surest):
+    model, tokens = Says(empty=[2.0, 0.0], given=[2.0, 1.9]), torch.zeros(3, 2, dtype=torch.long)
+    mask = torch.tensor([[False, True]]).expand(3, -1)
+    options = dict(steps=1, sampling_temperature=0, guidance=weight)  # (1 + w) 1.9 - w 0 > 2 from w = 0.1 / 1.9 on
+    *_, last = decode(model, tokens, mask, **options)
+    assert last.tokens.tolist() == [[0, surest]] * 3
+    guided = torch.tensor([2.0, 1.9]) + weight * torch.tensor([0.0, 1.9])
+    assert torch.allclose(last.confidence[:, 1], guided.log_softmax(0).max().double(), atol=1e-6)
+    *_, first = decode(model, tokens, torch.ones_like(mask), **options)
+    assert first.tokens.tolist() == [[0, 0]] * 3  # nothing is given: nothing changes
+
+
+def test_guidance_does_not_tell_a_batch_from_one_image_and_goes_with_kept_keys():
+    model, everything = MaskGIT.from_pretrained("cats64-small"), torch.ones(2, 256, dtype=torch.bool)
+    def last(transformer, n: int, steps: int) -> torch.Tensor:
+        *_, step = decode(transformer, torch.zeros(n, 256, dtype=torch.long), everything[:n], steps, guidance=0.5,
+                          temperature=7.0, generator=torch.Generator().manual_seed(0))
+        return step.tokens
+    both, unguided = last(model.transformer, 2, 3), model.generate(2, torch.Generator().manual_seed(0), steps=3,
+                                                                   temperature=7.0, guidance=0.0).tokens
+    assert torch.equal(both[:1], last(model.transformer, 1, 3)) and not torch.equal(both, unguided)
+    assert torch.equal(last(cached(model.transformer), 2, 1), last(model.transformer, 2, 1))  # exact in the first step
+
+
+@pytest.mark.parametrize("weight", [-0.5, float("nan"), float("inf")])
+def test_guidance_out_of_range_is_refused_at_the_call(weight):
+    with pytest.raises(ValueError, match="guidance must be a number from 0 up"):
+        decode(Says([0.0, 0.0], [0.0, 0.0]), torch.zeros(1, 2).long(), torch.ones(1, 2).bool(), guidance=weight)

@@ -140,7 +140,8 @@ options = st.fixed_dictionaries(dict(steps=st.integers(1, 7), schedule=any_sched
                                      temperature=st.sampled_from([0.0, 0.5, 4.5, 100.0]),
                                      sampling_temperature=st.sampled_from([0.0, 0.3, 1.0, 10.0]),
                                      top_k=st.none() | st.integers(1, 12), top_p=st.none() | st.floats(0.05, 1),
-                                     sweet_spot=st.just(-1) | st.integers(1, 9)))
+                                     sweet_spot=st.just(-1) | st.integers(1, 9),
+                                     guidance=st.sampled_from([0.0, 0.0, 0.5, 3.0])))
 
 
 @st.composite

@@ -36,6 +36,7 @@ from maskgit_nb.stages import (
 )
 from maskgit_nb.training import (
     EMA,
+    Muon,
     RunLog,
     Stage,
     TrainConfig,
@@ -584,6 +585,19 @@ def test_tokens_are_kept_until_weights_or_images_change(make_maskgit, tmp_path, 
         assert torch.equal(cached_tokens(vqgan, data, tmp_path, accelerator, progress=False),
                            tokenize(vqgan, data, progress=False)) and len(calls) == expected
     assert len(list(tmp_path.iterdir())) == 3  # and no parts left
+
+
+@pytest.mark.parametrize("shape", [(32, 48), (48, 32)])
+def test_muon_orthogonalizes_in_float32_on_a_cpu(shape):
+    gradient = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    weight = torch.nn.Parameter(torch.zeros(shape))
+    weight.grad = gradient.clone()
+    Muon([weight], lr=1.0, weight_decay=0.0, adjust_lr_fn="match_rms_adamw").step()
+    x, (a, b, c) = gradient.double() / gradient.double().norm(), (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024
+    for _ in range(5): x = a * x + (b * x @ x.T + c * x @ x.T @ x @ x.T) @ x
+    step = 0.2 * max(shape) ** 0.5 * x
+    assert (weight.data + step).norm() < 1e-5 * step.norm()  # in bfloat16 some 5e-3
+    assert torch.equal(weight.grad, gradient)
 
 
 def test_run_with_muon_resumes_as_undisturbed(make_maskgit, tmp_path, monkeypatch):
