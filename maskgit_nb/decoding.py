@@ -157,6 +157,11 @@ def predict(transformer: nn.Module, tokens: Tensor, only: Tensor | None = None) 
         parts = zip(tokens.split(size), only.split(size))
         return torch.cat([_logits_at(transformer, part, mask) for part, mask in parts])
 
+def _guided(logits: Tensor, empty: Tensor, weight: float) -> Tensor:
+    "(1 + weight) * logits - weight * empty; a code that is impossible (-inf) in either keeps its logit."
+    away = logits - empty
+    return logits + weight * away.masked_fill(~away.isfinite(), 0.0)
+
 @torch.no_grad()
 def reveal(transformer: nn.Module, tokens: Tensor, mask: Tensor, plan: Tensor, sample: Callable, rank: Callable,
            logit_bias: Tensor | None = None, guidance: float = 0.0) -> Iterator[Step]:
@@ -168,7 +173,7 @@ def reveal(transformer: nn.Module, tokens: Tensor, mask: Tensor, plan: Tensor, s
     for number, counts in enumerate(plan.unbind(1), 1):
         if not mask.any(): return
         logits = predict(transformer, tokens.masked_fill(mask, transformer.mask_token_id), only=mask)
-        if guidance: logits = logits + guidance * (logits - empty.expand(len(mask), -1, -1)[mask])
+        if guidance: logits = _guided(logits, empty.expand(len(mask), -1, -1)[mask], guidance)
         if logit_bias is not None: logits = logits + logit_bias[mask]
         if not logits.amax(-1).isfinite().all():
             raise ValueError("the transformer gave logits that are not numbers: "

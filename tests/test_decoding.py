@@ -365,6 +365,17 @@ def test_guidance_does_not_tell_a_batch_from_one_image_and_goes_with_kept_keys()
     assert torch.equal(last(cached(model.transformer), 2, 1), last(model.transformer, 2, 1))  # exact in the first step
 
 
+def test_guidance_leaves_impossible_codes_impossible():
+    never = -math.inf
+    for empty, given in (([never, 0.0], [never, 1.0]), ([5.0, 0.0], [never, 1.0]), ([5.0, never], [never, 1.0])):
+        *_, last = decode(Says(empty, given), torch.zeros(9, 2).long(), torch.tensor([[False, True]]).expand(9, -1),
+                          steps=1, guidance=0.5)
+        assert (last.tokens[:, 1] == 1).all()
+    broken = decode(Says([0.0, 0.0], [math.nan, 0.0]), torch.zeros(1, 2).long(), torch.tensor([[False, True]]),
+                    guidance=0.5)
+    with pytest.raises(ValueError, match="logits that are not numbers"): list(broken)
+
+
 @pytest.mark.parametrize("weight", [-0.5, float("nan"), float("inf")])
 def test_guidance_out_of_range_is_refused_at_the_call(weight):
     with pytest.raises(ValueError, match="guidance must be a number from 0 up"):

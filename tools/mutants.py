@@ -191,6 +191,7 @@ def apart(work, limit: float) -> dict:
     child = os.fork()
     if not child:
         resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit)))
+        resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))  # a wrong size must not take the machine
         silence = os.open(os.devnull, os.O_WRONLY)
         for stream in (1, 2): os.dup2(silence, stream)
         try: found = work()
