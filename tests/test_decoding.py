@@ -12,11 +12,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from maskgit_nb.cats import drawn_cats
 from maskgit_nb.decoding import (
     ORDERS,
+    TOKEN_COLORS,
     Draws,
     decided_at,
     decode,
     filter_logits,
+    halton_order,
     predict,
+    rank_tokens,
+    sample_tokens,
     show_steps,
     token_picture,
 )
@@ -380,3 +384,112 @@ def test_guidance_leaves_impossible_codes_impossible():
 def test_guidance_out_of_range_is_refused_at_the_call(weight):
     with pytest.raises(ValueError, match="guidance must be a number from 0 up"):
         decode(Says([0.0, 0.0], [0.0, 0.0]), torch.zeros(1, 2).long(), torch.ones(1, 2).bool(), guidance=weight)
+
+
+def test_sampling_is_checked_and_cut_by_each_of_its_options():
+    logits, high = torch.tensor([[[3.0, 2.0, 1.0, 0.0], [0.0, 1.0, 2.0, 3.0]]]), torch.full((1, 2), 0.999)
+    assert sample_tokens(logits, high).tolist() == [[3, 3]]
+    assert sample_tokens(logits, high, top_p=0.5).tolist() == [[0, 3]]
+    assert sample_tokens(logits, high, top_k=1).tolist() == [[0, 3]]
+    kept = filter_logits(torch.tensor([[0.0, 5.0, 0.0], [5.0, 0.0, 4.9]]), top_p=0.9)
+    assert kept.isfinite().tolist() == [[False, True, False], [True, False, True]]
+    for temperature in (0.0, 1.0):  # also where the likeliest is taken anyway
+        for name, value in dict(top_k=0, top_p=1.5).items():
+            with pytest.raises(ValueError, match=name): sample_tokens(logits, high, temperature, **{name: value})
+            with pytest.raises(ValueError, match=name):
+                decode(babbling(), TOKENS, UNKNOWN, sampling_temperature=temperature, **{name: value})
+
+
+def test_ranks_are_what_their_order_says():
+    logits, mask = torch.zeros(3, 4), torch.tensor([[True, False, True, True]])
+    ranks = {order: rank_tokens(logits, torch.zeros(3, dtype=torch.long), mask, order, "logprob", 0.0,
+                                Draws(1, torch.Generator().manual_seed(0))) for order in ORDERS}
+    assert ranks["halton"].tolist() == (-halton_order(4)[mask[0]]).tolist()
+    drawn = Draws(1, torch.Generator().manual_seed(0)).uniform(4)
+    assert torch.equal(ranks["random"], drawn[mask])
+    assert torch.allclose(ranks["confidence"], torch.full((3,), -math.log(4), dtype=torch.float64))
+    steps = {order: [*decode(babbling(), TOKENS, UNKNOWN | True, steps=3, order=order,
+                             generator=torch.Generator().manual_seed(0))] for order in ORDERS}
+    assert not torch.equal(steps["halton"][0].mask, steps["confidence"][0].mask)
+    n = TOKENS.shape[1]
+    late = halton_order(n).topk(int(steps["halton"][0].counts[0])).indices.sort().values
+    assert torch.equal(steps["halton"][0].mask[0].nonzero().flatten(), late)
+
+
+class Asked(nn.Module):
+    "Random logits, and a note of what was asked for."
+    mask_token_id = 8
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.forgotten = [], 0
+
+    def forward(self, tokens: torch.Tensor, only: torch.Tensor | None = None) -> torch.Tensor:
+        self.calls.append((len(tokens), only is not None))
+        logits = torch.randn(*tokens.shape, 8, generator=torch.Generator().manual_seed(0))
+        return logits if only is None else logits[only]
+
+    def forget(self) -> None: self.forgotten += 1
+
+
+def test_a_transformer_is_asked_for_masked_tokens_in_parts_and_told_to_forget():
+    asked, tokens = Asked(), torch.zeros(20, 4, dtype=torch.long)
+    [*decode(asked, tokens, tokens == 0, steps=1)]
+    assert asked.calls == [(8, True), (8, True), (4, True)] and asked.forgotten == 1
+    asked = Asked()
+    asked.at_once = 15
+    predict(asked, tokens)
+    assert asked.calls == [(15, False), (5, False)]
+
+
+@pytest.mark.parametrize("tokens, mask", [(torch.zeros(4), torch.ones(4)), (torch.zeros(1, 4), torch.ones(1, 4)),
+                                          (torch.zeros(1, 4), torch.ones(1, 3))])
+def test_tokens_and_masks_of_other_shapes_or_kinds_are_refused(tokens, mask):
+    masks = [mask.long()] if mask.shape == (1, 4) else [mask.bool(), mask.long()]
+    for wrong in masks:
+        with pytest.raises(ValueError, match="same shape .* and mask be bool"): decode(Asked(), tokens.long(), wrong)
+
+
+@pytest.mark.parametrize("stop", [1, 2, 5])
+def test_sweet_spot_takes_all_at_that_step_and_not_before(stop):
+    left = [step.counts.tolist() for step in decode(babbling(), TOKENS, UNKNOWN | True, steps=6, sweet_spot=stop)]
+    plan = mask_counts("cosine", TOKENS.shape[1], 6)
+    assert [counts[0] for counts in left] == [*plan[:stop - 1], 0]
+
+
+def test_the_colours_of_a_trace_have_these_names():
+    assert [*TOKEN_COLORS] == ["known", "decided before", "decided now", "masked"]
+    assert [colour.lstrip("#") for colour in TOKEN_COLORS.values()] == ["DDDDDD", "0072B2", "E69F00", "222222"]
+
+
+@pytest.mark.parametrize("cut", [dict(top_k=1), dict(top_p=1e-6)])
+def test_decode_hands_its_cuts_on(cut):
+    def last(**options) -> torch.Tensor:
+        *_, step = decode(babbling(), TOKENS, UNKNOWN, steps=1, **options)
+        return step.tokens
+    assert torch.equal(last(**cut), last(sampling_temperature=0.0))
+
+
+def test_decode_hands_its_kind_of_confidence_on():
+    def sure(kind: str) -> torch.Tensor:
+        step, = decode(babbling(), TOKENS, UNKNOWN, steps=1, sampling_temperature=0.0, confidence=kind)
+        return step.confidence[UNKNOWN]
+    assert torch.allclose(sure("prob"), sure("logprob").exp())
+
+
+def test_top_p_stops_where_the_sum_is_reached_exactly():
+    assert filter_logits(torch.zeros(1, 2), top_p=0.5).isfinite().tolist() == [[True, False]]
+
+
+def test_a_token_for_which_no_code_is_possible_is_no_prediction():
+    model = Says([0.0, 0.0], [-math.inf, -math.inf])
+    both = torch.tensor([[False, True], [True, True]])  # the second asks for the empty grid, which is whole
+    steps = decode(model, torch.zeros(2, 2).long(), both)
+    with pytest.raises(ValueError, match="logits that are not numbers"): list(steps)
+
+
+def test_guidance_leaves_a_code_alone_that_the_empty_grid_excludes():
+    step, = decode(Says([-math.inf, 0.0], [1.0, 0.9]), torch.zeros(1, 2).long(), torch.tensor([[False, True]]), steps=1,
+                   guidance=0.1, sampling_temperature=0.0)
+    expected = torch.tensor([1.0, 0.99]).log_softmax(0)[0]
+    assert step.tokens[0, 1] == 0 and abs(step.confidence[0, 1] - expected) < 1e-6
