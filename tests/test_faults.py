@@ -1,6 +1,7 @@
 """Full disks, signals, weights that are no numbers, folders that cannot be written to. What goes wrong is said in one
 line that names the file; old files stay whole, nothing is left over, and the same command again ends as an undisturbed
 one. With MASKGIT_NB_SOAK=1 every page of the disk and twenty moments of every command are tried."""
+import contextlib
 import ctypes
 import hashlib
 import json
@@ -227,7 +228,7 @@ def signalled(commands: Commands, command: str, sent: int, wait: float = 0.0) ->
     until(lambda: process.exitcode is not None or written() - before)
     if process.exitcode is not None: return process.exitcode
     time.sleep(wait)
-    os.kill(process.pid, sent)
+    with contextlib.suppress(ProcessLookupError): os.kill(process.pid, sent)  # it may be done by then
     process.join(120)
     return process.exitcode
 
