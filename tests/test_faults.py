@@ -223,7 +223,11 @@ LONGER = {"inpaint": "inpaint cats --hole holes --weights weights --steps 8 --ba
 
 def signalled(commands: Commands, command: str, sent: int, wait: float = 0.0) -> int:
     "The exit code of a command to which a signal was sent so many seconds after it had written its first file."
-    def written() -> set: return {(path, path.stat().st_ino) for path in commands.out.rglob("*.*")}
+    def written() -> set:
+        found = set()
+        with contextlib.suppress(FileNotFoundError):  # a partial file, or folder, goes as it is looked at
+            for path in commands.out.rglob("*.*"): found.add((path, path.stat().st_ino))
+        return found
     before, process = written(), commands.start(command)
     until(lambda: process.exitcode is not None or written() - before)
     if process.exitcode is not None: return process.exitcode
@@ -241,12 +245,13 @@ def test_a_command_that_is_stopped_says_so_and_ends_right_the_next_time(processe
     commands, moments = Commands(processes, home, tmp_path / "out", tmp_path / "log"), random.Random(0)
     codes = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}
     for sent in [*codes] * (20 if SOAK else 1):
+        old = left_over(commands.out)  # of a killed process, which nobody can clear
         code = signalled(commands, LONGER[name], sent, moments.uniform(0, 0.5) if SOAK else 0.05)
         if code == 0: continue  # it was done before
         assert code == codes[sent]
-        if sent != signal.SIGKILL: assert "stopped" in commands.sentence() and left_over(commands.out) == []
+        if sent != signal.SIGKILL: assert "stopped" in commands.sentence() and {*left_over(commands.out)} <= {*old}
     assert commands.run(LONGER[name]) == 0
-    for path in commands.out.parent.rglob(".*.partial"): path.unlink()  # of a killed process, which nobody can clear
+    for path in commands.out.parent.rglob(".*.partial"): path.unlink()
     assert results(commands.out) == expected
 
 
