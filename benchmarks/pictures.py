@@ -83,7 +83,7 @@ def main() -> None:
     if TASKS[-1] in args.tasks:
         real, half = open_train(args.made), args.made // 2
         both = torch.cat([real[half:], drawn_cats(half, SEED)])
-        for way, options in {", no guidance": dict(guidance=0.0), "": args.generating}.items():
+        for way, options in {", no guidance": args.generating | dict(guidance=0.0), "": args.generating}.items():
             began = time.perf_counter()
             made = torch.cat([model.generate(min(64, args.made - i), seeded(i), **options).images
                               for i in range(0, args.made, 64)])

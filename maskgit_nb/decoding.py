@@ -157,6 +157,7 @@ def predict(transformer: nn.Module, tokens: Tensor, only: Tensor | None = None) 
         parts = zip(tokens.split(size), only.split(size))
         return torch.cat([_logits_at(transformer, part, mask) for part, mask in parts])
 
+# %% ../nbs/07_decoding.ipynb #07-042b
 def _guided(logits: Tensor, empty: Tensor, weight: float) -> Tensor:
     "(1 + weight) * logits - weight * empty; a code that is impossible (-inf) in either keeps its logit."
     away = logits - empty
@@ -167,7 +168,8 @@ def reveal(transformer: nn.Module, tokens: Tensor, mask: Tensor, plan: Tensor, s
            logit_bias: Tensor | None = None, guidance: float = 0.0) -> Iterator[Step]:
     """The bookkeeping of `decode`: `plan` (B,steps) says how many tokens stay masked after each step. With M masked
     tokens, `sample(logits, mask)` draws them (M,) from logits (M,K), and `rank(logits, drawn, mask, number)` gives the
-    scores (M,), of which the highest are revealed. What a transformer keeps between steps it is told to `forget`."""
+    scores (M,), of which the highest are revealed. `logit_bias` and `guidance` are those of `decode`. What a
+    transformer keeps between steps it is told to `forget`."""
     if hasattr(transformer, "forget"): transformer.forget()
     empty = predict(transformer, torch.full_like(tokens[:1], transformer.mask_token_id)) if guidance else None
     for number, counts in enumerate(plan.unbind(1), 1):
