@@ -184,7 +184,7 @@ def _load_model(args: argparse.Namespace) -> MaskGIT:
 def _load_mender(args: argparse.Namespace) -> MaskGIT:
     "`_load_model`, with --cached."
     model = _load_model(args)
-    return MaskGIT(model.vqgan, cached(model.transformer)) if args.cached else model
+    return MaskGIT(model.vqgan, cached(model.transformer), model.refiner) if args.cached else model
 
 def _in_precision(args: argparse.Namespace) -> AbstractContextManager:
     "Within, matrices are multiplied in --precision."
@@ -198,19 +198,23 @@ def _decode_options(args: argparse.Namespace) -> dict:
 
 def _additions(args: argparse.Namespace) -> dict:
     "What `args` says of this kit's additions to MaskGIT. ValueError if --plain stands beside an option which it sets."
-    given = {"--evidence": args.evidence is not None, "--no-blend": args.no_blend}
+    given = {"--evidence": args.evidence is not None, "--no-blend": args.no_blend,
+             "--refine": args.refine}
     named = " and ".join(name for name, there in given.items() if there)
-    if args.plain and named: raise ValueError(f"--plain leaves out all three additions: give it without {named}")
-    if args.plain: return dict(PLAIN)
-    return dict(evidence=EVIDENCE if args.evidence is None else args.evidence, blend=not args.no_blend)
+    if args.plain and named: raise ValueError(f"--plain leaves out all additions: give it without {named}")
+    if args.refine and args.no_composite:
+        raise ValueError("--refine corrects what lies between known pixels: give it without --no-composite")
+    if args.plain: return PLAIN | dict(refine=False)
+    return dict(evidence=EVIDENCE if args.evidence is None else args.evidence, blend=not args.no_blend,
+                refine=args.refine)
 
 # %% ../nbs/appendix/h_cli.ipynb #h-019
 def _save_frames(model: MaskGIT, result: Inpainting, images: Tensor, holes: Tensor, targets: list[Path],
-                 blend: bool) -> None:
-    "For each image a sheet, one of `targets`: the image with its hole, then the picture after each step."
+                 **joined) -> None:
+    "For each image a sheet, one of `targets`: its hole, then each of `step_images`, which takes `joined`."
     if not result.steps: return  # no image of the batch had a hole
-    # (1 + steps, B, 3, H, W)
-    pictures = torch.cat([images.masked_fill(holes, 0)[None], step_images(model, images, holes, result, blend).cpu()])
+    shown = step_images(model, images, holes, result, **joined).cpu()
+    pictures = torch.cat([images.masked_fill(holes, 0)[None], shown])  # (1 + steps, B, 3, H, W)
     for i, target in enumerate(targets): save_sheet([pictures[:, i]], target)
 
 # %% ../nbs/appendix/h_cli.ipynb #h-019b
@@ -225,6 +229,8 @@ def _inpaint(args: argparse.Namespace) -> int:
     for folder in folders: _output_folder(folder)
     process, find, failed, shares = _this_process(args), mask_finder(args.hole, paths), [], []
     model, generator = _load_mender(args), torch.Generator().manual_seed(args.seed)
+    if args.refine and model.refiner is None:
+        raise ValueError(f"--refine needs weights with a refiner.safetensors, as cats64-small; got {args.weights}")
     bar = tqdm(total=-(-len(paths) // process.num_processes), desc="inpaint", unit="image",
                disable=not process.is_main_process)
     with _in_precision(args), bar:
@@ -236,7 +242,8 @@ def _inpaint(args: argparse.Namespace) -> int:
                                    frames=args.frames, generator=generator, **added, **_decode_options(args))
             for path, x in zip(names, result.images.cpu()): save_png(x, out / f"{path.stem}.png")
             sheets = [frames / f"{path.stem}.png" for path in names]
-            if args.frames: _save_frames(model, result, images, holes, sheets, added["blend"])
+            if args.frames: _save_frames(model, result, images, holes, sheets, blend=added["blend"],
+                                          refine=added["refine"])
             shares += zip(names, holes.float().mean((1, 2, 3)).tolist())
             bar.update(len(names))
     shares, failed = (sorted(gather_object(found)) for found in (shares, failed))  # of all processes
@@ -622,6 +629,8 @@ def _add_inpaint(command: Callable[..., argparse.ArgumentParser]) -> None:
                      help="write the decoded picture whole, known pixels included")
     sub.add_argument("--no-blend", action="store_true",
                      help="leave the seam between the known pixels and what was made")
+    sub.add_argument("--refine", action="store_true",
+                     help="let a second network, which sees the known pixels, correct what was put into the hole")
     sub.add_argument("--frames", action="store_true", help="also write a sheet of each picture's steps to OUT-frames")
     _add_decoding(sub)
 

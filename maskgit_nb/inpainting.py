@@ -3,6 +3,7 @@
 # %% ../nbs/08_inpainting.ipynb #08-003
 from __future__ import annotations
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 import torch
@@ -10,15 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from . import moved
 from .decoding import Step, decode, evaluating
-from .files import save_module
+from .files import find_weights, load_module, save_module
 from .transformer import BidirectionalTransformer
-from .vqgan import VQGAN
+from .vqgan import VQGAN, build_layers
 
 def __getattr__(name: str): return moved(__name__, name)  # names that have moved to an appendix
 
 # %% auto #0
 __all__ = ['FILLS', 'EVIDENCE', 'PLAIN', 'GENERATING', 'hole_to_mask', 'composite', 'TwoStages', 'smooth_fill', 'grey_fill',
-           'visible_evidence', 'harmonic_fill', 'poisson_blend', 'Inpainting', 'check_inputs', 'MaskGIT', 'step_images']
+           'visible_evidence', 'harmonic_fill', 'poisson_blend', 'RefinerConfig', 'Refiner', 'Inpainting',
+           'check_inputs', 'MaskGIT', 'step_images']
 
 # %% ../nbs/08_inpainting.ipynb #08-012
 def hole_to_mask(holes: Tensor, grid: int = 16, dilate: int = 0) -> Tensor:
@@ -123,6 +125,33 @@ def poisson_blend(images: Tensor, made: Tensor, holes: Tensor, rounds: int = 25)
     image editing")."""
     return torch.where(holes, (made + harmonic_fill(images - made, holes, rounds)).clamp(-1, 1), images)
 
+# %% ../nbs/08_inpainting.ipynb #08-041b
+@dataclass(frozen=True)
+class RefinerConfig:
+    "A `Refiner` of `blocks` residual blocks with `width` channels."
+    width: int = 80
+    blocks: int = 5
+
+class Refiner(nn.Module):
+    """Corrects what was put into holes, looking at the known pixels around (the second network of Yu et al. 2018,
+    "Generative image inpainting"): images (B,3,H,W) in [-1,1], of even sides, and their holes (B,1,H,W) to images with
+    a learned correction inside the holes. Untrained it corrects nothing."""
+    def __init__(self, config: RefinerConfig = RefinerConfig()):
+        super().__init__()
+        self.config, width = config, config.width
+        blocks = [("res", width, width, 3)] * config.blocks
+        body = [("conv", 16, width, 3), *blocks, ("norm", width), ("silu",), ("conv", width, 12, 3)]
+        self.layers = build_layers([("unshuffle", 2), *body, ("shuffle", 2)])
+        for part in self.layers[-2].parameters(): nn.init.zeros_(part)
+
+    def forward(self, images: Tensor, holes: Tensor) -> Tensor:
+        return composite(images, images + self.layers(torch.cat([images, holes.to(images.dtype)], 1)), holes)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, file: str = "refiner.safetensors") -> Refiner:
+        "The network in `file` of a shipped name, folder or Hub id; errors as `find_weights` and `load_module`."
+        return load_module(find_weights(name) / file, cls, RefinerConfig)
+
 # %% ../nbs/08_inpainting.ipynb #08-052
 PLAIN = dict(fill="grey", evidence=0.0, blend=False)  # options of `inpaint`: MaskGIT without this kit's three additions
 GENERATING = dict(steps=12, temperature=9.0, guidance=0.3)  # of `generate`: variety, whose parts still agree
@@ -149,22 +178,51 @@ def check_inputs(images: Tensor, holes: Tensor, size: int) -> None:
 class MaskGIT(TwoStages):
     """Mends holes in images and makes new ones (Chang et al. 2022), by default with three additions of this kit: a
     smooth filling for the encoder (`smooth_fill`), half-seen tokens (`visible_evidence`), no seam (`poisson_blend`).
-    The options `PLAIN` leave them out."""
+    The options `PLAIN` leave them out. A `refiner`, if there is one, corrects the holes when it is asked to."""
+    def __init__(self, vqgan: VQGAN, transformer: BidirectionalTransformer, refiner: Refiner | None = None):
+        super().__init__(vqgan, transformer)
+        self.refiner = refiner
+        self.eval()
+
+    def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
+        "As `TwoStages.save_pretrained`, and `refiner.safetensors` if there is a refiner."
+        super().save_pretrained(folder, half)
+        if self.refiner is not None: save_module(self.refiner, Path(folder) / "refiner.safetensors", half)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> MaskGIT:
+        "As `TwoStages.from_pretrained`, with the refiner if the weights have one."
+        folder = find_weights(name)
+        model = super().from_pretrained(folder)
+        if (folder / "refiner.safetensors").is_file(): model.refiner = Refiner.from_pretrained(folder)
+        return model
+
+    @torch.no_grad()
+    def refined(self, images: Tensor, holes: Tensor) -> Tensor:
+        "Images (B,3,H,W) whose `holes` (B,1,H,W) are mended, corrected by the refiner. ValueError if there is none."
+        if self.refiner is None: raise ValueError("refine needs weights with a refiner.safetensors, as cats64-small")
+        with evaluating(self.refiner): made = self.refiner(images.float(), holes)
+        return torch.where(holes, made.clamp(-1, 1).to(images.dtype), images)
+
     @torch.no_grad()
     def inpaint(self, images: Tensor, holes: Tensor, steps: int = 8, schedule: str | Callable = "cosine",
                 temperature: float = 1.0, order: str = "confidence", dilate: int = 0, fill: str = "smooth",
                 evidence: float = EVIDENCE, composite: bool = True, blend: bool = True,
-                generator: torch.Generator | None = None, frames: bool = False, **options) -> Inpainting:
+                refine: bool = False, generator: torch.Generator | None = None, frames: bool = False,
+                **options) -> Inpainting:
         """Mend `holes` (B,1,H,W; bool, True = missing) in `images` (B,3,H,W; in [-1,1]; what lies in a hole is unused).
 
         `steps`, `schedule`, `temperature`, `order` and further `options` are those of `decode`, `dilate` that of
         `hole_to_mask`. `fill` is what the encoder sees in the hole, "smooth" (`smooth_fill`) or "grey"; `evidence` the
         weight of `visible_evidence` (0: half-seen tokens count as unseen). `composite` puts the known pixels back, bit
-        for bit, and `blend` lets the hole meet them without a seam (`poisson_blend`). `frames` keeps every `Step`. A
-        hole over the whole image generates; no hole at all returns the image. ValueError on shapes or options."""
+        for bit, and `blend` lets the hole meet them without a seam (`poisson_blend`); `refine` then lets the `refiner`
+        correct it. `frames` keeps every `Step`. A hole over the whole image generates; no hole at all returns the
+        image. ValueError on shapes or options."""
         check_inputs(images, holes, self.vqgan.config.image_size)
         if evidence < 0: raise ValueError(f"evidence must not be negative; got {evidence}")
         if fill not in FILLS: raise ValueError(f"fill must be one of {', '.join(FILLS)}; got {fill!r}")
+        if refine and (self.refiner is None or not composite):
+            raise ValueError("refine needs weights with a refiner.safetensors, as cats64-small, and composite")
         images, holes = images.to(self.device), holes.to(self.device)
         mask, trace = hole_to_mask(holes, self.vqgan.config.grid, dilate), []
         with evaluating(self.vqgan):
@@ -177,9 +235,9 @@ class MaskGIT(TwoStages):
                 tokens = step.tokens
                 if frames: trace.append(step)
             made = self.vqgan.decode(tokens)
-        if composite and blend: return Inpainting(poisson_blend(images, made, holes), tokens, mask, trace)
         shown = holes if composite else holes.flatten(1).any(1).view(-1, 1, 1, 1)  # where to show what was made
-        return Inpainting(torch.where(shown, made, images), tokens, mask, trace)
+        whole = poisson_blend(images, made, holes) if composite and blend else torch.where(shown, made, images)
+        return Inpainting(self.refined(whole, holes) if refine else whole, tokens, mask, trace)
 
     @torch.no_grad()
     def generate(self, n: int, generator: torch.Generator | None = None, **options) -> Inpainting:
@@ -190,11 +248,13 @@ class MaskGIT(TwoStages):
         return self.inpaint(torch.zeros(n, 3, size, size), holes, generator=generator, **GENERATING | options)
 
 # %% ../nbs/08_inpainting.ipynb #08-064
-def step_images(model: MaskGIT, images: Tensor, holes: Tensor, result: Inpainting, blend: bool = True) -> Tensor:
+def step_images(model: MaskGIT, images: Tensor, holes: Tensor, result: Inpainting, blend: bool = True,
+                refine: bool = False) -> Tensor:
     """The pictures after each step (steps,B,3,H,W): known pixels as given, the hole as decoded from what was revealed
-    so far and this step's guesses for the rest; `blend` as in `inpaint`. ValueError if `result` was made without
-    `frames=True`, or had no step."""
+    so far and this step's guesses for the rest; `blend` and `refine` as in `inpaint`. ValueError if `result` was made
+    without `frames=True`, or had no step."""
     if not result.steps: raise ValueError("result holds no steps: call inpaint with frames=True, on images with a hole")
     images, holes = images.to(model.device), holes.to(model.device)
     join = poisson_blend if blend else composite
-    return torch.stack([join(images, model.vqgan.decode(step.tokens), holes) for step in result.steps])
+    made = [join(images, model.vqgan.decode(step.tokens), holes) for step in result.steps]
+    return torch.stack([model.refined(x, holes) for x in made] if refine else made)

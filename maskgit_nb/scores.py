@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib, html, math, warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,15 +15,14 @@ from torch import Tensor, nn
 from .data import find_pictures
 from .fid import Images, Network, as_levels, frechet_distance, hub_weights, image_features, kernel_distance
 from .fid import kernel_distance_spread, picture_batches, precision_recall
-from .files import find_weights, load_module
+from .files import find_weights
 from .images import random_holes, to_uint8
-from .inpainting import composite, grey_fill, harmonic_fill
-from .vqgan import build_layers
+from .inpainting import Refiner, RefinerConfig, composite, grey_fill, harmonic_fill
 
 # %% auto #0
-__all__ = ['DIRECT', 'hole_psnr', 'hole_ssim', 'hole_lpips', 'eyes_found', 'biharmonic', 'opencv_inpaint', 'baselines', 'score',
-           'markdown_table', 'HoleCNNConfig', 'HoleCNN', 'hole_l1', 'fit_hole_cnn', 'open_direct', 'direct_inpaint',
-           'Leak', 'find_leaks']
+__all__ = ['HoleCNNConfig', 'DIRECT', 'hole_psnr', 'hole_ssim', 'hole_lpips', 'eyes_found', 'biharmonic', 'opencv_inpaint',
+           'baselines', 'score', 'markdown_table', 'HoleCNN', 'hole_l1', 'fit_hole_cnn', 'open_direct',
+           'direct_inpaint', 'Leak', 'find_leaks']
 
 # %% ../nbs/appendix/e_scores.ipynb #e-11062
 def _check_pairs(made: Tensor, real: Tensor, holes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -190,26 +188,13 @@ def markdown_table(rows: Mapping[str, Mapping], heads: Mapping[str, str] | None 
     return _aligned([[*map(_cell, line)] for line in lines])
 
 # %% ../nbs/appendix/e_scores.ipynb #e-11078e
-@dataclass(frozen=True)
-class HoleCNNConfig:
-    "A `HoleCNN` of `blocks` residual blocks with `width` channels."
-    width: int = 80
-    blocks: int = 5
+HoleCNNConfig = RefinerConfig  # as it was called before
 
-class HoleCNN(nn.Module):
+class HoleCNN(Refiner):
     """Paints holes in one pass, as inpainting by regression does (Pathak et al. 2016): images (B,3,H,W) in [-1,1],
     of even sides, and holes (B,1,H,W) to images whose holes hold `harmonic_fill` and a learned correction."""
-    def __init__(self, config: HoleCNNConfig = HoleCNNConfig()):
-        super().__init__()
-        self.config, width = config, config.width
-        blocks = [("res", width, width, 3)] * config.blocks
-        body = [("conv", 16, width, 3), *blocks, ("norm", width), ("silu",), ("conv", width, 12, 3)]
-        self.layers = build_layers([("unshuffle", 2), *body, ("shuffle", 2)])
-        for part in self.layers[-2].parameters(): nn.init.zeros_(part)
-
     def forward(self, images: Tensor, holes: Tensor) -> Tensor:
-        filled = harmonic_fill(images, holes)
-        return composite(images, filled + self.layers(torch.cat([filled, holes.to(filled.dtype)], 1)), holes)
+        return super().forward(harmonic_fill(images, holes), holes)
 
     @torch.no_grad()
     def inpaint(self, images: Tensor, holes: Tensor) -> Tensor:
@@ -220,7 +205,7 @@ class HoleCNN(nn.Module):
     @classmethod
     def from_pretrained(cls, name: str | Path, file: str = "direct.safetensors") -> HoleCNN:
         "The network in `file` of a shipped name, folder or Hub id; errors as `find_weights` and `load_module`."
-        return load_module(find_weights(name) / file, cls, HoleCNNConfig)
+        return super().from_pretrained(name, file)
 
 # %% ../nbs/appendix/e_scores.ipynb #e-11078f
 def hole_l1(made: Tensor, real: Tensor, holes: Tensor) -> Tensor:

@@ -189,20 +189,22 @@ def _pictures(result: Inpainting, logits: Tensor, frames: Tensor) -> list[dict]:
 # %% ../nbs/appendix/g_widgets.ipynb #g-018
 @torch.no_grad()
 def record(model: MaskGIT, images: Tensor, holes: Tensor, name: str = "", schedule: str | Callable = "cosine",
-           evidence: float = EVIDENCE, fill: str = "smooth", blend: bool = True, **options) -> dict:
+           evidence: float = EVIDENCE, fill: str = "smooth", blend: bool = True,
+           refine: bool = False, **options) -> dict:
     """A finished run for the `Scrubber`: `model.inpaint` with these options, and all that its steps decided. ValueError
     if no image has a hole."""
     check_inputs(images, holes, model.vqgan.config.image_size)
     images, holes = images.cpu(), holes.cpu()
     if not holes.any(): raise ValueError("holes are all empty: there is nothing to decide")
     with listening(model.transformer) as heard:
-        options |= dict(schedule=schedule, evidence=evidence, fill=fill, blend=blend)
+        options |= dict(schedule=schedule, evidence=evidence, fill=fill, blend=blend, refine=refine)
         result = model.inpaint(images, holes, frames=True, **options)
     logits = heard_logits(result, heard)
     if evidence:
         filled = FILLS[fill](images, holes).to(model.device)
         logits = logits + visible_evidence(model.vqgan, filled, holes.to(model.device), evidence).cpu()
-    frames = torch.cat([images.masked_fill(holes, 0.0)[None], step_images(model, images, holes, result, blend).cpu()])
+    shown = step_images(model, images, holes, result, blend, refine).cpu()
+    frames = torch.cat([images.masked_fill(holes, 0.0)[None], shown])
     left = _tokens_left(result)
     return dict(name=name, left=(left.sum(1) / left[0].sum()).tolist(),
                 gamma=[masked_share(schedule, r / 32) for r in range(33)], pictures=_pictures(result, logits, frames))

@@ -348,8 +348,8 @@ def test_what_training_must_not_begin_with_is_one_sentence(tmp_path, capsys, opt
                    *(option.format(**places) for option in options)])
     said = capsys.readouterr().err.strip().splitlines()
     assert status == 1 and len(said) == 1 and words in said[0]
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["transformer.safetensors",
-                                                                          "vqgan.safetensors"]
+    kept = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert kept == ["refiner.safetensors", "transformer.safetensors", "vqgan.safetensors"]
 
 
 def test_drawn_cats_to_validate_on_are_not_among_those_trained_on():
@@ -418,6 +418,7 @@ def test_plain_leaves_out_the_three_additions(weights, pictures, tmp_path):
     asked = {name: asked_of_inpaint(weights, pictures, tmp_path / name, "--frames", *options)
              for name, options in ways.items()}
     assert (asked["usual"]["evidence"], asked["usual"]["blend"]) == (EVIDENCE, True) and "fill" not in asked["usual"]
+    assert not asked["usual"]["refine"]
     assert asked["plain"] == asked["usual"] | PLAIN and asked["apart"] == asked["usual"] | dict(evidence=0.0,
                                                                                                 blend=False)
     usual, plain, apart = ([pixels(path) for path in sorted((tmp_path / name).iterdir())] for name in asked)
@@ -430,12 +431,35 @@ def test_plain_leaves_out_the_three_additions(weights, pictures, tmp_path):
 @pytest.mark.parametrize("options, words",
                          [(["--evidence", "30"], "without --evidence"), (["--evidence", "0"], "without --evidence"),
                           (["--no-blend"], "without --no-blend"),
+                          (["--refine"], "without --refine"),
                           (["--no-blend", "--evidence", "3"], "without --evidence and --no-blend")])
 def test_plain_is_refused_beside_what_it_sets(weights, pictures, tmp_path, capsys, options, words):
     assert run(weights, *pictures, tmp_path / "out", "--plain", *options) == 1
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and said[0].startswith("maskgit-nb: --plain leaves out") and said[0].endswith(words)
     assert not (tmp_path / "out").exists()
+
+
+def test_refine_corrects_results_and_frames(weights, pictures, tmp_path):
+    asked = asked_of_inpaint(weights, pictures, tmp_path / "refined", "--refine", "--frames")
+    assert asked["refine"] and run(weights, *pictures, tmp_path / "usual") == 0
+    usual, refined = (np.array([pixels(path) for path in sorted((tmp_path / name).iterdir())])
+                      for name in ("usual", "refined"))
+    assert (usual != refined).any()
+    for i in range(5):
+        sheet = pixels(tmp_path / "refined-frames" / f"image_{i:03d}.png")
+        assert (sheet[:, -SIZE:] == refined[i]).all()
+    assert run(weights, *pictures, tmp_path / "cached", "--refine", "--cached") == 0
+
+
+def test_refine_is_refused_where_it_cannot_be(weights, pictures, tmp_path, capsys):
+    assert run(weights, *pictures, tmp_path / "out", "--refine", "--no-composite") == 1
+    assert "give it without --no-composite" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    shutil.copytree(weights, tmp_path / "alone")
+    (tmp_path / "alone" / "refiner.safetensors").unlink()
+    assert run(tmp_path / "alone", *pictures, tmp_path / "out", "--refine") == 1
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and "refiner.safetensors" in said[0] and "alone" in said[0]
 
 
 def test_plain_goes_with_the_other_options_and_is_inpaints_alone(weights, pictures, tmp_path, capsys):

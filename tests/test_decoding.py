@@ -29,11 +29,14 @@ from maskgit_nb.inpainting import (
     EVIDENCE,
     PLAIN,
     MaskGIT,
+    Refiner,
+    RefinerConfig,
     composite,
     grey_fill,
     harmonic_fill,
     hole_to_mask,
     poisson_blend,
+    step_images,
     visible_evidence,
 )
 from maskgit_nb.masking import bernoulli_mask, widest_float
@@ -151,7 +154,7 @@ def test_inpaint_and_generate_do_by_themselves_what_they_say(maskgit):
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     holes = random_holes(2, 16, torch.Generator().manual_seed(0))
     options = dict(schedule="cosine", order="confidence", dilate=0, fill="smooth", evidence=30.0, composite=True,
-                   blend=True, frames=False)
+                   blend=True, refine=False, frames=False)
     seeded = lambda: torch.Generator().manual_seed(5)
     mended, named = maskgit.inpaint(images, holes, generator=seeded()), maskgit.inpaint(
         images, holes, steps=8, temperature=1.0, generator=seeded(), **options)
@@ -162,6 +165,66 @@ def test_inpaint_and_generate_do_by_themselves_what_they_say(maskgit):
     assert torch.equal(maskgit.generate(2, seeded()).images, made.images)
     assert torch.equal(poisson_blend(images, -images, holes), poisson_blend(images, -images, holes, rounds=25))
     assert torch.equal(harmonic_fill(images, holes), harmonic_fill(images, holes, rounds=25))
+
+
+def shifting(by: float) -> Refiner:
+    "A refiner that adds `by` to every missing number."
+    refiner = Refiner(RefinerConfig(width=8, blocks=1)).requires_grad_(False)
+    refiner.layers[-2].bias.fill_(by)
+    return refiner
+
+
+def test_a_refiner_corrects_the_holes_alone_and_within_the_range(make_maskgit):
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images[0, :, 0] = torch.tensor([-1.5, 2.0, 0.0]).view(3, 1)  # known pixels are never touched, whatever they are
+    holes = random_holes(2, 16, torch.Generator().manual_seed(0))
+    holes[0, 0, 0] = False
+    maskgit, seeded = make_maskgit(), lambda: torch.Generator().manual_seed(5)
+    plain = maskgit.inpaint(images, holes, generator=seeded(), frames=True)
+    for by in (0.25, -3.0, 3.0):
+        maskgit.refiner = shifting(by)
+        refined = maskgit.inpaint(images, holes, generator=seeded(), frames=True, refine=True)
+        expected = torch.where(holes, (plain.images + by).clamp(-1, 1), images)
+        torch.testing.assert_close(refined.images, expected, atol=1e-6, rtol=0)
+        assert torch.equal(refined.images.masked_fill(holes, 0), images.masked_fill(holes, 0))
+        assert torch.equal(refined.tokens, plain.tokens)
+        assert torch.equal(step_images(maskgit, images, holes, plain, refine=True)[-1], refined.images)
+        assert torch.equal(maskgit.refined(images.double(), holes).masked_fill(holes, 0),
+                           images.double().masked_fill(holes, 0))
+    maskgit.refiner = Refiner(RefinerConfig(width=8, blocks=1))  # untrained
+    assert torch.equal(maskgit.inpaint(images, holes, generator=seeded(), refine=True).images,
+                       plain.images.clamp(-1, 1).where(holes, images))
+
+
+def test_a_refiner_sees_the_pixels_around_and_which_are_missing():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        refiner = Refiner(RefinerConfig(width=8, blocks=1)).requires_grad_(False)
+        torch.nn.init.normal_(refiner.layers[-2].weight)
+    images, holes = torch.zeros(1, 3, 16, 16), torch.zeros(1, 1, 16, 16, dtype=torch.bool)
+    holes[..., 4:8, 4:8] = True
+    usual, brighter, larger = images.clone(), images.clone(), holes.clone()
+    brighter[..., 3, 3] = 1.0
+    larger[..., 3, 3] = True
+    made = [refiner(*given)[..., 4:8, 4:8] for given in ((usual, holes), (brighter, holes), (usual, larger))]
+    assert not torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
+
+
+def test_refine_is_refused_without_a_refiner_and_without_known_pixels(make_maskgit, tmp_path):
+    images, holes = torch.zeros(1, 3, 16, 16), torch.ones(1, 1, 16, 16, dtype=torch.bool)
+    maskgit = make_maskgit()
+    with pytest.raises(ValueError, match="composite"): maskgit.inpaint(images, holes, refine=True, composite=False)
+    maskgit.save_pretrained(tmp_path)
+    again = MaskGIT.from_pretrained(tmp_path)
+    assert torch.equal(again.refined(images, holes), maskgit.refined(images, holes))
+    assert not again.refiner.training
+    (tmp_path / "refiner.safetensors").unlink()
+    alone = MaskGIT.from_pretrained(tmp_path)
+    for run in (lambda: alone.inpaint(images, holes, refine=True), lambda: alone.refined(images, holes)):
+        with pytest.raises(ValueError, match="refiner.safetensors"): run()
+    alone.save_pretrained(tmp_path / "alone")
+    assert sorted(path.name for path in (tmp_path / "alone").iterdir()) == ["transformer.safetensors",
+                                                                            "vqgan.safetensors"]
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -318,7 +318,10 @@ shares = st.lists(st.sampled_from([0.0, 0.01, 0.1, 1.0]), min_size=1, max_size=4
 choices = st.fixed_dictionaries(dict(steps=st.integers(1, 6), schedule=st.sampled_from(sorted(SCHEDULES)),
                                      order=st.sampled_from(ORDERS), temperature=st.sampled_from([0.0, 4.5]),
                                      dilate=st.integers(0, 2), evidence=st.sampled_from([0.0, 60.0]),
-                                     fill=st.sampled_from(sorted(FILLS)), composite=st.booleans(), blend=st.booleans()))
+                                     fill=st.sampled_from(sorted(FILLS)), composite=st.booleans(), blend=st.booleans(),
+                                     refine=st.booleans())).map(
+                                         lambda options: options | dict(refine=options["refine"]
+                                                                        and options["composite"]))
 
 
 @given(shares=shares, options=choices, seed=seeds)
@@ -348,6 +351,7 @@ def test_inpaint_keeps_known_pixels_and_known_tokens(maskgit, shares, options, s
     if options["composite"]: assert same_bits(result.images[outside], images[outside])
     made = maskgit.vqgan.decode(result.tokens)
     if options["composite"] and options["blend"]: made = poisson_blend(images, made, holes)
+    if options["refine"]: made = maskgit.refiner(composite(images, made, holes), holes).clamp(-1, 1)
     assert same_bits(result.images[~outside], made[~outside])
     assert result.images.abs().max() <= 1
 

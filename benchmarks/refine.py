@@ -1,0 +1,240 @@
+"""Train `Refiner`, which looks once more at what MaskGIT put into a hole.
+
+usage: python -m benchmarks.refine sample --data cats64/train --out DIR [--shards 10]
+       python -m benchmarks.refine train --data DIR --out DIR [--steps 4000] [--weights cats64-small]
+
+`sample` mends photographs, or with --data drawn drawn cats, with holes of `train --holes mixed` in 1, 2, 4 or 8 steps,
+and writes shards of 512 originals, mended pictures and holes. `train` begins from the direct network with the
+perceptual loss and learns from half a batch of each kind: absolute error, perceptual loss, and a discriminator of small
+heads on the features of the same classifier (Sauer et al. 2021, "Projected GANs"), looking only where a hole is. Its
+push at the pixels is --adversarial times as long as that of the other two. Writes refiner.safetensors, averaged
+weights, and refine.json with the record; it goes on from its newest state. With `torchrun --nproc-per-node N -m
+benchmarks.refine train ...` each of N processes takes a batch of its own. Needs: pip install 'maskgit_nb[perceptual]'
+"""
+import argparse
+import copy
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maskgit_nb.cats import drawn_cats
+from maskgit_nb.data import open_images
+from maskgit_nb.files import provenance, replacing, save_module, save_text
+from maskgit_nb.images import to_uint8
+from maskgit_nb.inpainting import MaskGIT, Refiner, composite
+from maskgit_nb.scores import HoleCNN
+from maskgit_nb.stages import mixed_holes
+from maskgit_nb.vqgan import PerceptualLoss
+
+STEPS, SHARES = (1, 2, 4, 8), (0.15, 0.2, 0.3, 0.35)  # of MaskGIT, and of the batches
+OPTIONS = dict(evidence=45.0, sampling_temperature=0.7)
+FEW, SHARD = 32, 16  # pictures mended alike, and how many such batches make a shard
+
+
+def sample(args: argparse.Namespace) -> None:
+    "Write `args.shards` shards of mended pictures."
+    model, generator = MaskGIT.from_pretrained(args.weights), torch.Generator().manual_seed(args.seed)
+    drawn = args.data == "drawn"
+    pictures = None if drawn else open_images([args.data], 64)
+    order = None if drawn else torch.randperm(len(pictures), generator=generator).tolist()
+    for shard in range(args.shards):
+        began, parts = time.perf_counter(), []
+        for batch in range(SHARD):
+            if drawn: images = drawn_cats(FEW, args.seed * 100_000 + shard * 100 + batch)
+            else:
+                first = (shard * SHARD + batch) * FEW
+                images = torch.stack([pictures[order[(first + i) % len(order)]] for i in range(FEW)])
+                flip = torch.rand(FEW, generator=generator) < 0.5
+                images = torch.where(flip.view(-1, 1, 1, 1), images.flip(-1), images)
+            holes = mixed_holes(FEW, 64, generator)[torch.randperm(FEW, generator=generator)]
+            steps = STEPS[int(torch.multinomial(torch.tensor(SHARES), 1, generator=generator))]
+            with torch.autocast("cpu", torch.bfloat16):
+                mended = [model.inpaint(x, hole, steps=steps, generator=generator, **OPTIONS).images.float()
+                          for x, hole in zip(images.split(8), holes.split(8), strict=True)]
+            parts.append((to_uint8(images), to_uint8(torch.cat(mended)), holes))
+        with replacing(args.out / f"{'drawn' if drawn else 'photo'}-{shard:03d}.pt") as partial:
+            torch.save(tuple(torch.cat(part) for part in zip(*parts, strict=True)), partial)
+        print(shard, f"{FEW * SHARD / (time.perf_counter() - began):.1f} pictures/s", flush=True)
+
+
+class FeatureDiscriminator(nn.Module):
+    "Real-or-made scores of features (B,C,h,w) of several depths, each with the share of its place that was missing."
+    def __init__(self, channels: list[int], width: int = 64):
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Sequential(
+            nn.Conv2d(c + 1, width, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 1, 1)) for c in channels)
+
+    def forward(self, features: list[Tensor], holes: Tensor) -> list[tuple[Tensor, Tensor]]:
+        "For each depth its scores (B,1,h,w) and their weights, the shares (B,1,h,w) that lay in `holes` (B,1,H,W)."
+        shares = [F.adaptive_avg_pool2d(holes.float(), f.shape[-2:]) for f in features]
+        return [(head(torch.cat([f * f.shape[1] ** 0.5, share], 1)).float(), share)
+                for head, f, share in zip(self.heads, features, shares, strict=True)]
+
+
+def in_holes(scores: list[tuple[Tensor, Tensor]], of=lambda x: x) -> Tensor:
+    "The mean of `of(score)` over what was missing, and over the depths."
+    return sum((of(score) * share).sum() / share.sum() for score, share in scores) / len(scores)
+
+
+def average(gradients_of: nn.Module) -> None:
+    "Give every process the mean of all processes' gradients."
+    if not dist.is_initialized(): return
+    parts = [p.grad for p in gradients_of.parameters()]
+    flat = torch.cat([part.reshape(-1) for part in parts])
+    dist.all_reduce(flat)
+    for part, mean in zip(parts, (flat / dist.get_world_size()).split([part.numel() for part in parts]), strict=True):
+        part.copy_(mean.view_as(part))
+
+
+class Trainer:
+    "The refiner `net`, its running average, the discriminator and their optimizers; all of it is its state."
+    def __init__(self, args: argparse.Namespace):
+        self.args, self.perceptual, self.step, self.scale = args, PerceptualLoss(args.size), 0, 0.0
+        self.net = Refiner()
+        self.net.load_state_dict(HoleCNN.from_pretrained(args.weights, "direct_perceptual.safetensors").state_dict())
+        for part in self.net.layers[-2].parameters(): nn.init.zeros_(part)  # to begin with, no correction
+        self.mean = copy.deepcopy(self.net).eval().requires_grad_(False)
+        with torch.no_grad(): channels = [f.shape[1] for f in self.perceptual.features(torch.zeros(1, 3, 64, 64))]
+        self.critic = FeatureDiscriminator(channels)
+        for part in (self.net, self.perceptual): part.to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), args.lr, betas=(0.5, 0.99))
+        self.critics = torch.optim.Adam(self.critic.parameters(), 1e-3, betas=(0.0, 0.99))
+        self.parts = [self.net, self.mean, self.critic, self.optimizer, self.critics]
+
+    def save(self, path: Path) -> None:
+        with replacing(path) as partial:
+            torch.save(dict(step=self.step, scale=self.scale, parts=[p.state_dict() for p in self.parts]), partial)
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        self.step, self.scale = state["step"], state["scale"]
+        for part, kept in zip(self.parts, state["parts"], strict=True): part.load_state_dict(kept)
+
+    def learn(self, real: Tensor, mended: Tensor, holes: Tensor) -> list[float]:
+        "One step on images (B,3,H,W) and holes (B,1,H,W); returns absolute error, perceptual and critic's loss."
+        args, perceptual, critic = self.args, self.perceptual, self.critic
+        warm = min(1.0, (self.step + 1) / 200)
+        for group in self.optimizer.param_groups: group["lr"] = args.lr * warm * (1 - self.step / args.steps)
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):  # its cache would hold the first weights
+            made = self.net(mended, holes).float()
+            leaf = made.detach().requires_grad_()
+            ours = perceptual.features(leaf)
+            with torch.no_grad(): theirs = perceptual.features(real)
+            far = sum((a - b).pow(2).sum(1).mean() for a, b in zip(ours, theirs, strict=True))
+            error = (leaf - real).abs().mean()
+            told = (in_holes(critic(theirs, holes), lambda x: F.relu(1 - x))
+                    + in_holes(critic([f.detach() for f in ours], holes), lambda x: F.relu(1 + x))) / 2
+            self.critics.zero_grad()
+            told.backward()
+            average(critic)
+            self.critics.step()
+            critic.requires_grad_(False)
+            fooled = -in_holes(critic(ours, holes))
+            critic.requires_grad_(True)
+            near = error + args.perceptual * far
+            if self.step % 25 == 0:
+                lengths = [torch.autograd.grad(loss, leaf, retain_graph=True)[0].norm() for loss in (near, fooled)]
+                ratio = (lengths[0] / lengths[1]).view(1)
+                if dist.is_initialized(): dist.all_reduce(ratio, dist.ReduceOp.MAX)
+                self.scale = 0.8 * self.scale + 0.2 * ratio.item() if self.scale else ratio.item()
+            (near + args.adversarial * warm * self.scale * fooled).backward()
+        self.optimizer.zero_grad()
+        made.backward(leaf.grad)
+        average(self.net)
+        self.optimizer.step()
+        with torch.no_grad():
+            decay = min(args.ema, (self.step + 1) / (self.step + 10))
+            for kept, new in zip(self.mean.parameters(), self.net.parameters(), strict=True): kept.lerp_(new, 1 - decay)
+        self.step += 1
+        return [error.item(), far.item(), told.item()]
+
+
+def open_shards(folder: Path) -> dict[str, list[Tensor]]:
+    "Originals, mended pictures (M,3,64,64; uint8) and holes (M,1,64,64) of both kinds."
+    kinds = {kind: sorted(folder.glob(f"{kind}-*.pt")) for kind in ("photo", "drawn")}
+    for kind, paths in kinds.items():
+        if not paths: raise SystemExit(f"no {kind}-*.pt in {folder}: run `python -m benchmarks.refine sample` first")
+    return {kind: [torch.cat(part) for part in zip(*(torch.load(path, weights_only=True) for path in paths),
+                                                   strict=True)] for kind, paths in kinds.items()}
+
+
+def draw(shards: dict[str, list[Tensor]], batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    "Half a batch of each kind, half of them mirrored: originals, mended pictures in [-1,1], and holes."
+    parts = []
+    for kind in shards.values():
+        rows = torch.randint(len(kind[0]), (batch // len(shards),), generator=generator)
+        parts.append([part[rows] for part in kind])
+    flip = (torch.rand(batch, generator=generator) < 0.5).view(-1, 1, 1, 1)
+    real, mended, holes = (torch.where(flip, x.flip(-1), x) for x in map(torch.cat, zip(*parts, strict=True)))
+    real, mended = (x.float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last) for x in (real, mended))
+    return real, composite(real, mended, holes), holes
+
+
+def train(args: argparse.Namespace) -> None:
+    "Train for `args.steps` steps, and write the weights and the record."
+    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if processes > 1: dist.init_process_group("gloo")
+    torch.manual_seed(args.seed)
+    trainer, shards, state = Trainer(args), open_shards(args.data), args.out / "state.pt"
+    record, curve, runs, before = args.out / "refine.json", [], [], 0.0
+    if state.exists():
+        trainer.load(state)
+        kept = json.loads(record.read_text(encoding="utf-8"))
+        curve, runs, before = kept["curve"], kept["runs"], kept["seconds"]
+    generator = torch.Generator().manual_seed(1_000 * (args.seed + trainer.step) + rank)
+    began, losses = time.perf_counter(), []
+    made = provenance(shlex.join(["python", "-m", "benchmarks.refine", *sys.argv[1:]]), args.seed, "cpu")
+    runs.append(made | dict(processes=processes, first=trainer.step))
+    while trainer.step < args.steps:
+        losses.append(trainer.learn(*draw(shards, args.batch_size, generator)))
+        if trainer.step % 100 and trainer.step < args.steps: continue
+        curve.append([trainer.step, *torch.tensor(losses).mean(0).tolist()])
+        losses = []
+        if rank: continue
+        runs[-1] |= dict(last=trainer.step, images=(trainer.step - runs[-1]["first"]) * args.batch_size * processes)
+        seconds = round(before + time.perf_counter() - began)
+        told = dict(runs=runs, seconds=seconds, pictures={kind: len(parts[0]) for kind, parts in shards.items()},
+                    columns=["step", "absolute error", "perceptual", "discriminator"], curve=curve)
+        save_text(json.dumps(told) + "\n", record)
+        trainer.save(state)
+        save_module(trainer.mean, args.out / "refiner.safetensors", half=True)
+        print(*curve[-1], f"scale {trainer.scale:.4f}, {seconds} s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", default="cats64-small")
+    parser.add_argument("--seed", type=int, default=0)
+    parts = parser.add_subparsers(required=True)
+    part = parts.add_parser("sample")
+    part.add_argument("--data", required=True, help="a folder of photographs, or drawn")
+    part.add_argument("--out", type=Path, required=True)
+    part.add_argument("--shards", type=int, default=10)
+    part.set_defaults(run=sample)
+    part = parts.add_parser("train")
+    part.add_argument("--data", type=Path, required=True, help="where `sample` wrote its shards")
+    part.add_argument("--out", type=Path, required=True)
+    part.add_argument("--steps", type=int, default=4000)
+    part.add_argument("--batch-size", type=int, default=16, help="of each process")
+    part.add_argument("--lr", type=float, default=7e-4)
+    part.add_argument("--perceptual", type=float, default=0.4)
+    part.add_argument("--adversarial", type=float, default=1.0)
+    part.add_argument("--size", type=int, default=96, help="pixels at which the classifier looks at the pictures")
+    part.add_argument("--ema", type=float, default=0.998)
+    part.set_defaults(run=train)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()
