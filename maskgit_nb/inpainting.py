@@ -19,8 +19,8 @@ def __getattr__(name: str): return moved(__name__, name)  # names that have move
 
 # %% auto #0
 __all__ = ['FILLS', 'EVIDENCE', 'PLAIN', 'GENERATING', 'hole_to_mask', 'composite', 'TwoStages', 'smooth_fill', 'grey_fill',
-           'visible_evidence', 'harmonic_fill', 'poisson_blend', 'RefinerConfig', 'Refiner', 'Inpainting',
-           'check_inputs', 'MaskGIT', 'step_images']
+           'visible_evidence', 'harmonic_fill', 'poisson_blend', 'RefinerConfig', 'Refiner', 'ThreeStages',
+           'Inpainting', 'check_inputs', 'MaskGIT', 'step_images']
 
 # %% ../nbs/08_inpainting.ipynb #08-012
 def hole_to_mask(holes: Tensor, grid: int = 16, dilate: int = 0) -> Tensor:
@@ -152,6 +152,35 @@ class Refiner(nn.Module):
         "The network in `file` of a shipped name, folder or Hub id; errors as `find_weights` and `load_module`."
         return load_module(find_weights(name) / file, cls, RefinerConfig)
 
+# %% ../nbs/08_inpainting.ipynb #08-041e
+class ThreeStages(TwoStages):
+    "`TwoStages`, and a `refiner` if there is one."
+    def __init__(self, vqgan: VQGAN, transformer: BidirectionalTransformer, refiner: Refiner | None = None):
+        super().__init__(vqgan, transformer)
+        self.refiner = refiner
+        self.eval()
+
+    def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
+        "As `TwoStages.save_pretrained`, and `refiner.safetensors` if there is a refiner."
+        super().save_pretrained(folder, half)
+        if self.refiner is not None: save_module(self.refiner, Path(folder) / "refiner.safetensors", half)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> ThreeStages:
+        "As `TwoStages.from_pretrained`, with the refiner if the weights have one."
+        folder = find_weights(name)
+        model = super().from_pretrained(folder)
+        if (folder / "refiner.safetensors").is_file(): model.refiner = Refiner.from_pretrained(folder)
+        return model
+
+    @torch.no_grad()
+    def refined(self, images: Tensor, holes: Tensor) -> Tensor:
+        "Images (B,3,H,W) whose `holes` (B,1,H,W) are mended, corrected by the refiner. ValueError if there is none."
+        if self.refiner is None: raise ValueError("refine needs weights with a refiner.safetensors, as cats64-small")
+        images, holes = images.to(self.device), holes.to(self.device)
+        with evaluating(self.refiner): made = self.refiner(images.float(), holes)
+        return torch.where(holes, made.clamp(-1, 1).to(images.dtype), images)
+
 # %% ../nbs/08_inpainting.ipynb #08-052
 PLAIN = dict(fill="grey", evidence=0.0, blend=False)  # options of `inpaint`: MaskGIT without this kit's three additions
 GENERATING = dict(steps=12, temperature=9.0, guidance=0.3)  # of `generate`: variety, whose parts still agree
@@ -175,35 +204,10 @@ def check_inputs(images: Tensor, holes: Tensor, size: int) -> None:
                          f"got {holes.dtype} {tuple(holes.shape)}")
 
 # %% ../nbs/08_inpainting.ipynb #08-055
-class MaskGIT(TwoStages):
+class MaskGIT(ThreeStages):
     """Mends holes in images and makes new ones (Chang et al. 2022), by default with three additions of this kit: a
     smooth filling for the encoder (`smooth_fill`), half-seen tokens (`visible_evidence`), no seam (`poisson_blend`).
     The options `PLAIN` leave them out. A `refiner`, if there is one, corrects the holes when it is asked to."""
-    def __init__(self, vqgan: VQGAN, transformer: BidirectionalTransformer, refiner: Refiner | None = None):
-        super().__init__(vqgan, transformer)
-        self.refiner = refiner
-        self.eval()
-
-    def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
-        "As `TwoStages.save_pretrained`, and `refiner.safetensors` if there is a refiner."
-        super().save_pretrained(folder, half)
-        if self.refiner is not None: save_module(self.refiner, Path(folder) / "refiner.safetensors", half)
-
-    @classmethod
-    def from_pretrained(cls, name: str | Path) -> MaskGIT:
-        "As `TwoStages.from_pretrained`, with the refiner if the weights have one."
-        folder = find_weights(name)
-        model = super().from_pretrained(folder)
-        if (folder / "refiner.safetensors").is_file(): model.refiner = Refiner.from_pretrained(folder)
-        return model
-
-    @torch.no_grad()
-    def refined(self, images: Tensor, holes: Tensor) -> Tensor:
-        "Images (B,3,H,W) whose `holes` (B,1,H,W) are mended, corrected by the refiner. ValueError if there is none."
-        if self.refiner is None: raise ValueError("refine needs weights with a refiner.safetensors, as cats64-small")
-        with evaluating(self.refiner): made = self.refiner(images.float(), holes)
-        return torch.where(holes, made.clamp(-1, 1).to(images.dtype), images)
-
     @torch.no_grad()
     def inpaint(self, images: Tensor, holes: Tensor, steps: int = 8, schedule: str | Callable = "cosine",
                 temperature: float = 1.0, order: str = "confidence", dilate: int = 0, fill: str = "smooth",

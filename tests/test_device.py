@@ -241,6 +241,7 @@ def test_pictures_are_mended_wherever_they_are(maskgit, model, places, options):
     assert_same_mending(result, expected)
     joined = dict(blend=asked.get("blend", True), refine=asked.get("refine", False))
     assert_same(step_images(model, *given, result, **joined), step_images(maskgit, CATS, HOLES, expected, **joined))
+    assert_same(model.refined(*given), maskgit.refined(CATS, HOLES))
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=named)

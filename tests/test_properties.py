@@ -671,17 +671,18 @@ def test_saved_maskgit_comes_back_the_same(make_maskgit, tmp_path):
     model = make_maskgit(3)
     for _ in range(2): model.save_pretrained(tmp_path / "full")  # also over what is there
     model.save_pretrained(tmp_path / "a" / "half", half=True)
-    expected = model.generate(3, generator=seeded(0))
+    expected = model.generate(3, generator=seeded(0), refine=True)
     loaded = MaskGIT.from_pretrained(tmp_path / "full")
     assert loaded.vqgan.config == model.vqgan.config and loaded.transformer.config == model.transformer.config
-    assert torch.equal(loaded.generate(3, generator=seeded(0)).images, expected.images)
+    assert torch.equal(loaded.generate(3, generator=seeded(0), refine=True).images, expected.images)
     half = MaskGIT.from_pretrained(str(tmp_path / "a" / "half"))
     for name, value in model.state_dict().items():
         assert half.state_dict()[name].dtype == value.dtype
         torch.testing.assert_close(half.state_dict()[name], value, atol=1e-4, rtol=1e-3)
     for path in (tmp_path / "full").iterdir():
         assert (tmp_path / "a" / "half" / path.name).stat().st_size < 0.8 * path.stat().st_size
-    assert {path.name for path in (tmp_path / "full").iterdir()} == {"vqgan.safetensors", "transformer.safetensors"}
+    files = {"vqgan.safetensors", "transformer.safetensors", "refiner.safetensors"}
+    assert {path.name for path in (tmp_path / "full").iterdir()} == files
 
 
 @in_double()
