@@ -240,9 +240,12 @@ def data_root() -> Path:
 
 # %% ../nbs/appendix/b_data.ipynb #b-01099
 def check_zip(path: str | Path) -> None:
-    """ValueError if a zip is encrypted, or unpacks to more than 256 MB and a hundred times its own size, as no pictures
-    or weights do."""
-    with zipfile.ZipFile(path) as archive: files = archive.infolist()
+    """ValueError if a zip is damaged, encrypted, or unpacks to more than 256 MB and a hundred times its own size, as no
+    pictures or weights do."""
+    try:
+        with zipfile.ZipFile(path) as archive: files = archive.infolist()
+    except Exception as error:  # a damaged list of files can raise nearly anything
+        raise ValueError(f"cannot read {path} as a zip: {error}") from error
     if any(file.flag_bits & 1 for file in files): raise ValueError(f"{path} is encrypted: unpack it yourself")
     unpacked = sum(file.file_size for file in files)
     if unpacked > max(2**28, 100 * Path(path).stat().st_size):

@@ -2,7 +2,7 @@
 
 # %% ../nbs/appendix/d_lab.ipynb #d-003
 from __future__ import annotations
-import copy, math, pickle, re, warnings, zipfile
+import copy, math, pickle, re, warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -59,7 +59,8 @@ def open_checkpoint(path: str | Path):
 
     FileNotFoundError if there is none; ValueError if it is damaged or holds other pickled objects."""
     if not Path(path).is_file(): raise FileNotFoundError(f"no checkpoint {path}")
-    if zipfile.is_zipfile(path): check_zip(path)
+    with open(path, "rb") as file: zipped = file.read(4) == b"PK\x03\x04"  # as torch tells them from older files
+    if zipped: check_zip(path)
     try:
         with torch.serialization.safe_globals(_numpy_numbers()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of another pickle protocol: it is read or refused

@@ -220,6 +220,11 @@ def _remove_checkpoint(path: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
     shutil.rmtree(path.rename(doomed))
 
+def _remove_old_checkpoints(out: Path, keep: int) -> None:
+    "Remove all but the newest `keep`, and what a killed process left of one."
+    for path in find_checkpoints(out)[:-keep]: _remove_checkpoint(path)
+    shutil.rmtree(out / "checkpoint.removed", ignore_errors=True)
+
 # %% ../nbs/09_training.ipynb #09-043a
 def save_checkpoint(accelerator: Accelerator, out: Path, step: int, keep: int, settings: Mapping = {}) -> None:
     """Write all training state to `out/checkpoint-<step>`, and the run's `settings` as JSON: first beside it, then
@@ -237,7 +242,7 @@ def save_checkpoint(accelerator: Accelerator, out: Path, step: int, keep: int, s
                 os.replace(partial, final)
     finally:
         if accelerator.is_main_process: shutil.rmtree(partial, ignore_errors=True)
-    for old in find_checkpoints(out)[:-keep] if accelerator.is_main_process else (): _remove_checkpoint(old)
+    if accelerator.is_main_process: _remove_old_checkpoints(out, keep)
     accelerator.wait_for_everyone()
 
 # %% ../nbs/09_training.ipynb #09-047
@@ -580,7 +585,9 @@ def run_steps(stage: Stage, data: Dataset | ShardStream | FreshCats, out: Path, 
             if stop and number < config.steps:
                 kind = KeyboardInterrupt if signal.SIGINT in received else SystemExit
                 raise kind(f"stopped at step {number}, saved in {out}: run again to go on")
-    if main: stage.save(out)
+    if main:
+        _remove_old_checkpoints(out, config.keep)  # a process killed after its last step had no time to
+        stage.save(out)
     if accelerator.log_with: accelerator.end_training()
     accelerator.wait_for_everyone()
     return RunLog.read(out)

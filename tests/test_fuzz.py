@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SIZE, tiny_maskgit
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors import safe_open
@@ -1014,6 +1014,10 @@ def test_weights_damaged_anywhere_are_read_or_refused(kit, tmp_path_factory, sta
     shutil.rmtree(folder)
 
 
+@example("vqgan", 291, b"\x80")  # a file's name that is no text
+@example("vqgan", 287, b"\x00")  # no list of files
+@example("vqgan", 143, b"\x00")  # half a list
+@example("transformer", 35, b"\x01")  # a zip on more disks than one
 @given(st.sampled_from(sorted(LOADERS)), st.integers(0, 10**6), st.binary(min_size=1, max_size=12))
 @settings(max_examples=max(10, settings.default.max_examples // 8))
 def test_a_checkpoint_of_the_lab_damaged_anywhere_is_read_or_refused(tmp_path_factory, stage, place, scrap):

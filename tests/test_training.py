@@ -356,6 +356,17 @@ def test_a_checkpoint_half_removed_is_none(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
+def test_checkpoints_left_by_a_process_killed_after_its_last_step_are_removed(tmp_path, monkeypatch):
+    def killed(path: Path) -> None: raise SystemExit
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(training, "_remove_checkpoint", killed)
+        fit_line(tmp_path, replace(FAST, save_every=4, keep=1))
+    (tmp_path / "checkpoint.removed").mkdir()
+    assert [path.name for path in find_checkpoints(tmp_path)] == ["checkpoint-00000004", "checkpoint-00000008"]
+    fit_line(tmp_path, replace(FAST, save_every=4, keep=1))
+    assert [path.name for path in tmp_path.glob("checkpoint*")] == ["checkpoint-00000008"]
+
+
 def test_finished_run_is_not_run_again(tmp_path):
     rows, model = fit_line(tmp_path, FAST)
     again, resumed = fit_line(tmp_path, FAST, points=POINTS * torch.nan, seed=1)
