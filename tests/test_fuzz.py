@@ -1017,6 +1017,7 @@ def test_weights_damaged_anywhere_are_read_or_refused(kit, tmp_path_factory, sta
 @example("vqgan", 291, b"\x80")  # a file's name that is no text
 @example("vqgan", 287, b"\x00")  # no list of files
 @example("vqgan", 143, b"\x00")  # half a list
+@example("transformer", 392, b"\n")  # a tensor's name of two lines
 @example("transformer", 35, b"\x01")  # a zip on more disks than one
 @given(st.sampled_from(sorted(LOADERS)), st.integers(0, 10**6), st.binary(min_size=1, max_size=12))
 @settings(max_examples=max(10, settings.default.max_examples // 8))
