@@ -1,18 +1,20 @@
 """Train `Refiner`, which looks once more at what MaskGIT put into a hole.
 
 usage: python -m benchmarks.refine sample --data cats64/train --out DIR [--shards 10]
-       python -m benchmarks.refine train --data DIR --out DIR [--steps 4000] [--weights cats64-small]
+       python -m benchmarks.refine train --data DIR --out DIR [--steps 4000] [--begin cats64-small] [--blocks 10]
 
 `sample` mends photographs, or with --data drawn drawn cats, with holes of `train --holes mixed` in 1, 2, 4 or 8 steps,
 and writes shards of 512 originals, mended pictures and holes. `train` begins from the direct network with the
-perceptual loss and learns from half a batch of each kind: absolute error, perceptual loss, and a discriminator of small
-heads on the features of the same classifier (Sauer et al. 2021, "Projected GANs"), looking only where a hole is. Its
-push at the pixels is --adversarial times as long as that of the other two. Writes refiner.safetensors, averaged
-weights, and refine.json with the record; it goes on from its newest state. With `torchrun --nproc-per-node N -m
-benchmarks.refine train ...` each of N processes takes a batch of its own. Needs: pip install 'maskgit_nb[perceptual]'
+perceptual loss, or from the refiner of --begin, deepened to --blocks, and learns from half a batch of each kind:
+absolute error, perceptual loss, and a discriminator of small heads on the features of the same classifier (Sauer et al.
+2021, "Projected GANs"), looking only where a hole is. Its push at the pixels is --adversarial times as long as that of
+the other two. Writes refiner.safetensors, averaged weights, and refine.json with the record; it goes on from its newest
+state. With `torchrun --nproc-per-node N -m benchmarks.refine train ...` each of N processes takes a batch of its own.
+Needs: pip install 'maskgit_nb[perceptual]'
 """
 import argparse
 import copy
+import dataclasses
 import json
 import os
 import shlex
@@ -29,13 +31,13 @@ from maskgit_nb.cats import drawn_cats
 from maskgit_nb.data import open_images
 from maskgit_nb.files import provenance, replacing, save_module, save_text
 from maskgit_nb.images import to_uint8
-from maskgit_nb.inpainting import MaskGIT, Refiner, composite
+from maskgit_nb.inpainting import REFINED, MaskGIT, Refiner, composite
 from maskgit_nb.scores import HoleCNN
 from maskgit_nb.stages import mixed_holes
 from maskgit_nb.vqgan import PerceptualLoss
 
 STEPS, SHARES = (1, 2, 4, 8), (0.15, 0.2, 0.3, 0.35)  # of MaskGIT, and of the batches
-OPTIONS = dict(evidence=45.0, sampling_temperature=0.7)
+OPTIONS = REFINED | dict(refine=False)  # so that it learns from what it will be given
 FEW, SHARD = 32, 16  # pictures mended alike, and how many such batches make a shard
 
 
@@ -66,18 +68,21 @@ def sample(args: argparse.Namespace) -> None:
 
 
 class FeatureDiscriminator(nn.Module):
-    "Real-or-made scores of features (B,C,h,w) of several depths, each with the share of its place that was missing."
+    """Real-or-made scores of features (B,C,h,w) of several depths, each with the share of its place that was missing;
+    of the first depth, the largest, one for every four places."""
     def __init__(self, channels: list[int], width: int = 64):
         super().__init__()
         self.heads = nn.ModuleList(nn.Sequential(
-            nn.Conv2d(c + 1, width, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.2),
-            nn.Conv2d(width, 1, 1)) for c in channels)
+            nn.Conv2d(c + 1, width, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, width, 3, 1 if depth else 2, 1),
+            nn.LeakyReLU(0.2), nn.Conv2d(width, 1, 1)) for depth, c in enumerate(channels))
 
     def forward(self, features: list[Tensor], holes: Tensor) -> list[tuple[Tensor, Tensor]]:
         "For each depth its scores (B,1,h,w) and their weights, the shares (B,1,h,w) that lay in `holes` (B,1,H,W)."
-        shares = [F.adaptive_avg_pool2d(holes.float(), f.shape[-2:]) for f in features]
-        return [(head(torch.cat([f * f.shape[1] ** 0.5, share], 1)).float(), share)
-                for head, f, share in zip(self.heads, features, shares, strict=True)]
+        def share(like: Tensor) -> Tensor: return F.adaptive_avg_pool2d(holes.float(), like.shape[-2:])
+
+        scores = [head(torch.cat([f * f.shape[1] ** 0.5, share(f)], 1)).float()
+                  for head, f in zip(self.heads, features, strict=True)]
+        return [(score, share(score)) for score in scores]
 
 
 def in_holes(scores: list[tuple[Tensor, Tensor]], of=lambda x: x) -> Tensor:
@@ -95,17 +100,32 @@ def average(gradients_of: nn.Module) -> None:
         part.copy_(mean.view_as(part))
 
 
+def deepen(net: Refiner, blocks: int) -> Refiner:
+    "A refiner of `blocks` blocks that answers as `net`: the new ones, after its own, add nothing yet."
+    if blocks < net.config.blocks:
+        raise SystemExit(f"--blocks must be at least {net.config.blocks}, those it begins with; got {blocks}")
+    deep, own = Refiner(dataclasses.replace(net.config, blocks=blocks)), len(net.layers) - 4
+    for block in deep.layers[own:-4]:
+        for part in block.block[-1].parameters(): nn.init.zeros_(part)
+    deep.layers = nn.Sequential(*net.layers[:own], *deep.layers[own:-4], *net.layers[-4:])
+    return deep
+
+
 class Trainer:
     "The refiner `net`, its running average, the discriminator and their optimizers; all of it is its state."
     def __init__(self, args: argparse.Namespace):
         self.args, self.perceptual, self.step, self.scale = args, PerceptualLoss(args.size), 0, 0.0
-        self.net = Refiner()
-        self.net.load_state_dict(HoleCNN.from_pretrained(args.weights, "direct_perceptual.safetensors").state_dict())
-        for part in self.net.layers[-2].parameters(): nn.init.zeros_(part)  # to begin with, no correction
+        if args.begin: self.net = Refiner.from_pretrained(args.begin)
+        else:
+            self.net = Refiner()
+            direct = HoleCNN.from_pretrained(args.weights, "direct_perceptual.safetensors")
+            self.net.load_state_dict(direct.state_dict())
+            for part in self.net.layers[-2].parameters(): nn.init.zeros_(part)  # to begin with, no correction
+        self.net = deepen(self.net, self.net.config.blocks if args.blocks is None else args.blocks)
         self.mean = copy.deepcopy(self.net).eval().requires_grad_(False)
         with torch.no_grad(): channels = [f.shape[1] for f in self.perceptual.features(torch.zeros(1, 3, 64, 64))]
         self.critic = FeatureDiscriminator(channels)
-        for part in (self.net, self.perceptual): part.to(memory_format=torch.channels_last)
+        for part in (self.net, self.perceptual, self.critic): part.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(self.net.parameters(), args.lr, betas=(0.5, 0.99))
         self.critics = torch.optim.Adam(self.critic.parameters(), 1e-3, betas=(0.0, 0.99))
         self.parts = [self.net, self.mean, self.critic, self.optimizer, self.critics]
@@ -223,6 +243,8 @@ def main() -> None:
     part = parts.add_parser("train")
     part.add_argument("--data", type=Path, required=True, help="where `sample` wrote its shards")
     part.add_argument("--out", type=Path, required=True)
+    part.add_argument("--begin", help="a name or folder with a refiner to go on from")
+    part.add_argument("--blocks", type=int, help="residual blocks, if more than those it begins with")
     part.add_argument("--steps", type=int, default=4000)
     part.add_argument("--batch-size", type=int, default=16, help="of each process")
     part.add_argument("--lr", type=float, default=7e-4)

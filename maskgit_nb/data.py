@@ -244,6 +244,7 @@ def check_zip(path: str | Path) -> None:
     pictures or weights do."""
     try:
         with zipfile.ZipFile(path) as archive: files = archive.infolist()
+    except (FileNotFoundError, PermissionError): raise
     except Exception as error:  # a damaged list of files can raise nearly anything
         raise ValueError(f"cannot read {path} as a zip: {error}") from error
     if any(file.flag_bits & 1 for file in files): raise ValueError(f"{path} is encrypted: unpack it yourself")

@@ -192,7 +192,7 @@ def _read_statistics(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     except (KeyError, ValueError, AttributeError, EOFError, MemoryError, NotImplementedError, zlib.error,
             zipfile.BadZipFile) as error:
         told = "statistics of pytorch-fid, an .npz with mu (D,) and sigma (D,D)"
-        raise ValueError(f"cannot read {path} as {told}: {error}") from error
+        raise ValueError(f"cannot read {path} as {told}: {error.__cause__ or error}") from error
     return mean, covariance
 
 # %% ../nbs/11_fid.ipynb #11-036

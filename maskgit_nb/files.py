@@ -21,7 +21,8 @@ from .images import to_picture
 
 # %% auto #0
 __all__ = ['writing_to', 'replacing', 'save_png', 'save_text', 'is_ours', 'tile', 'save_sheet', 'save_film', 'save_module',
-           'load_module', 'shipped_weights', 'find_weights', 'append_row', 'read_rows', 'device_name', 'provenance']
+           'one_line', 'load_module', 'shipped_weights', 'find_weights', 'append_row', 'read_rows', 'device_name',
+           'provenance']
 
 # %% ../nbs/appendix/c_files.ipynb #c-01017c
 @contextmanager
@@ -106,6 +107,10 @@ def save_module(module: nn.Module, path: str | Path, half: bool = False) -> None
     with replacing(path) as partial: save_file(state, partial, metadata=metadata)
 
 # %% ../nbs/appendix/c_files.ipynb #c-02082
+def one_line(name: str, most: int = 80) -> str:
+    "A name found in a file, as it can be shown: cut, and what would break the line or move the cursor escaped."
+    return "".join(x if x.isprintable() else x.encode("unicode_escape").decode() for x in name[:most])
+
 _KINDS = {int: int, float: (int, float), bool: bool, str: str}
 _LEAST = dict(image_size=1)
 
@@ -126,7 +131,7 @@ def _misfit(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
     "The first tensor of `state` that does not fit those `wanted`, and why; empty if all do, and are finite."
     for name in sorted(state.keys() | wanted.keys()):
         if name not in state: return f"it has no {name}"
-        if name not in wanted: return f"it has no place for {name}"
+        if name not in wanted: return f"it has no place for {one_line(name)}"
         ours, theirs = wanted[name], state[name]
         if ours.shape != theirs.shape: return f"{name} is {tuple(theirs.shape)}, not {tuple(ours.shape)}"
         if ours.is_floating_point() != theirs.is_floating_point(): return f"{name} is of {theirs.dtype}"

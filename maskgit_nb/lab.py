@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from .data import check_zip
+from .files import one_line
 from .decoding import evaluating
 from .inpainting import MaskGIT
 from .masking import random_mask
@@ -54,10 +55,6 @@ def _numpy_numbers() -> list:
     return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype, *kinds]
 
 # %% ../nbs/appendix/d_lab.ipynb #d-08080b
-def _one_line(name: str) -> str:
-    "A name of a file as it can be shown: new lines and what moves a cursor as in a Python string."
-    return "".join(x if x.isprintable() else x.encode("unicode_escape").decode() for x in name)
-
 def open_checkpoint(path: str | Path):
     """What `torch.save` wrote to `path`: tensors, numbers, strings, and lists and dicts of them. Nothing in it is run.
 
@@ -73,14 +70,14 @@ def open_checkpoint(path: str | Path):
         kind = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if kind is None:
             raise ValueError(f"cannot read {path}: damaged, or no torch checkpoint ({type(error).__name__})") from error
-        raise ValueError(f"{path} holds a pickled {_one_line(kind[1])}, which could run code when loaded: if you trust "
+        raise ValueError(f"{path} holds a pickled {one_line(kind[1])}, which could run code when loaded: if you trust "
                          "it, load it with its own code and give what torch.save(model.state_dict(), ...) "
                          "writes") from error
 
 # %% ../nbs/appendix/d_lab.ipynb #d-08080d
 def _first_names(names: list[str]) -> str:
     "The first three names, on one line, and how many more there are."
-    return ", ".join(map(_one_line, sorted(names)[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(map(one_line, sorted(names)[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 def _check_numbers(state: dict[str, Tensor], path: str | Path) -> None:
     """ValueError names a tensor that is no plain one, claims more numbers than the file holds, holds one that is not
@@ -93,7 +90,7 @@ def _check_numbers(state: dict[str, Tensor], path: str | Path) -> None:
         elif x.nbytes > x.untyped_storage().nbytes(): fault = f"has the shape {tuple(x.shape)}, but fewer numbers"
         elif not x.isfinite().all(): fault = "holds what is no finite number"
         else: continue
-        raise ValueError(f"{path} does not fit: {_one_line(name[:80])} {fault}")
+        raise ValueError(f"{path} does not fit: {one_line(name)} {fault}")
 
 def _check_matrices(state: dict[str, Tensor], names: Sequence[str], path: str | Path) -> None:
     "ValueError unless the tensors of these names, of which sizes are read, are matrices."

@@ -92,6 +92,13 @@ def test_the_same_statistics_as_pytorch_fids(hub: Path, tmp_path: Path):
         np.testing.assert_allclose(mine, saved, atol=1e-5)
 
 
+def test_statistics_that_are_not_there_or_damaged_are_named(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="nowhere.npz"): _read_statistics(tmp_path / "nowhere.npz")
+    (tmp_path / "bad.npz").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"^cannot read \S+bad.npz as statistics .*: File is not a zip file$"):
+        _read_statistics(tmp_path / "bad.npz")
+
+
 @pytest.mark.soak
 def test_the_same_number_as_pytorch_fids_command_line(hub: Path, tmp_path: Path):
     cats = drawn_cats(10)

@@ -15,12 +15,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from maskgit_nb.cats import drawn_cats
 from maskgit_nb.cli import _output_folder, main, partner_finder
 from maskgit_nb.data import load_hole, load_image
 from maskgit_nb.files import save_film, save_module, save_png, save_sheet, save_text
 from maskgit_nb.images import to_picture
+from maskgit_nb.vqgan import VQGAN
 
 ROOT, SIZE = Path(__file__).parents[1], 16
 cv2, iio, tifffile = map(pytest.importorskip, ("cv2", "imageio.v3", "tifffile"))  # other programs' writers
@@ -457,3 +460,12 @@ def test_fid_of_few_pictures_gives_what_can_be_had(sides, capsys, number):
     assert ("need 4" in said) == (number < 4) and ("fd and kid need 2" in said) == (number < 2)
     status, row, said = fid(capsys, sides / "real", sides / "made")
     assert status == (number == 1) == ("at least 2 pictures on each side; got 1 real, 1 made" in said)
+
+
+def test_a_tensors_name_is_shown_on_one_line(weights, tmp_path):
+    with safe_open(weights / "vqgan.safetensors", "pt") as file:
+        state, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+    save_file(state | {"zz\n\x1b[2J" + 200 * "z": torch.zeros(1)}, tmp_path / "vqgan.safetensors", metadata=metadata)
+    with pytest.raises(ValueError, match=r"no place for zz\\n\\x1b\[2Jz{73}$") as raised:
+        VQGAN.from_pretrained(tmp_path)
+    assert str(raised.value).isprintable()

@@ -45,6 +45,20 @@ def test_a_training_that_was_stopped_goes_on(monkeypatch, shards, tmp_path):
     assert torch.equal(refined.masked_fill(holes, 0), real.masked_fill(holes, 0)) and not torch.equal(refined, mended)
 
 
+def test_a_training_begins_with_a_refiner_deepened(monkeypatch, shards, tmp_path):
+    shipped, real = Refiner.from_pretrained("cats64-small"), drawn_cats(2, 0)
+    holes = random_holes(2, 64, torch.Generator().manual_seed(0))
+    blocks = shipped.config.blocks + 2
+    with torch.no_grad():
+        deep = refine.deepen(shipped, blocks)
+        assert torch.equal(deep(real, holes), shipped(real, holes)) and deep.config.blocks == blocks
+    with pytest.raises(SystemExit, match="at least"): refine.deepen(shipped, shipped.config.blocks - 1)
+    run(monkeypatch, "train", "--data", shards, "--out", tmp_path / "run", "--steps", 2, "--batch-size", 4,
+        "--begin", "cats64-small", "--blocks", blocks)
+    learned = Refiner.from_pretrained(tmp_path / "run")
+    assert learned.config.blocks == blocks and learned.layers[-5].block[-1].weight.any()  # the new ones learn, too
+
+
 def test_training_without_pictures_says_how_to_make_them(monkeypatch, tmp_path):
     with pytest.raises(SystemExit, match="refine sample"):
         run(monkeypatch, "train", "--data", tmp_path, "--out", tmp_path / "run")
@@ -54,8 +68,8 @@ def test_the_discriminator_is_asked_where_a_hole_is():
     holes = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
     holes[..., :4] = True
     features = torch.randn(1, 3, 2, 2, generator=torch.Generator().manual_seed(0))
-    (scores, share), = refine.FeatureDiscriminator([3])([features], holes)
-    assert share.flatten().tolist() == [1, 0, 1, 0]
+    first, (scores, share) = refine.FeatureDiscriminator([3, 3])([features] * 2, holes)
+    assert share.flatten().tolist() == [1, 0, 1, 0] and first[0].shape == first[1].shape == (1, 1, 1, 1)
     torch.testing.assert_close(refine.in_holes([(scores, share)]), scores[..., 0].mean())
 
 
