@@ -33,7 +33,7 @@ mutants: .venv/ready
 	@OMP_NUM_THREADS=1 $(BIN)/python tools/mutants.py
 
 demo: .venv/ready
-	@$(BIN)/maskgit-nb demo --out demo
+	@$(BIN)/maskgit-nb demo --out demo --refine
 
 live: .venv/ready
 	@$(BIN)/python tools/live_page.py
@@ -49,7 +49,7 @@ course: .venv/ready
 
 # Re-run all notebooks in order and leave them as they are committed: with outputs, without ids and widget state.
 notebooks: .venv/ready
-	@$(BIN)/maskgit-nb demo --out demo && mkdir -p nbs/figures && cp demo/film.png nbs/figures/mended.png
+	@$(BIN)/maskgit-nb demo --out demo --refine && mkdir -p nbs/figures && cp demo/film.png nbs/figures/mended.png
 	@$(BIN)/python tools/draw.py
 	@$(BIN)/python tools/run_notebooks.py $(NOTEBOOKS)
 	@$(MAKE) --no-print-directory export

@@ -5,10 +5,10 @@ usage: MASKGIT_NB_DATA=DIR python benchmarks/pictures.py [--weights cats64-small
 
 Tasks: 256 photographs of cats64/val with boxes, and 128 drawn cats with free-form holes and with boxes; known pixels
 are kept. Rows: the classical methods, networks that paint the hole in one pass, MaskGIT at several step counts, plain
-and refined (`refine`), and the VQGAN's own reconstruction in the holes. For drawn cats `eyes` counts the eyes that are
-there again, and those that were asked for. Last, 512 pictures made from nothing, with and without guidance, against as
-many photographs of cats64/train, and against half as many and drawn cats, which is what the weights were last trained
-on.
+and refined (`REFINED`), and the VQGAN's own reconstruction in the holes. For drawn cats `eyes` counts the eyes that are
+there again, and those that were asked for. Last, 512 pictures made from nothing, with and without guidance, refined,
+against as many photographs of cats64/train, and against half as many and drawn cats, which is what the weights were
+last trained on; and like photographs (`likeness` of 512 others), against photographs alone.
 FD and KID (x 1000) are on EfficientNet-Lite0's features, as in `val_table.py`.
 """
 import argparse
@@ -16,7 +16,7 @@ import json
 import shlex
 import sys
 import time
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from maskgit_nb.data import open_pairs, open_train
 from maskgit_nb.fid import image_features, lite_network
 from maskgit_nb.files import provenance, save_sheet, save_text
 from maskgit_nb.images import box_holes, random_holes
-from maskgit_nb.inpainting import GENERATING, MaskGIT, composite, poisson_blend
+from maskgit_nb.inpainting import GENERATING, REFINED, MaskGIT, composite, likeness, poisson_blend
 from maskgit_nb.scores import biharmonic, eyes_found, open_direct, opencv_inpaint, score
 from maskgit_nb.sweeps import mend_all
 
@@ -67,11 +67,11 @@ def main() -> None:
         ways = {"biharmonic": lambda: biharmonic(images, holes),
                 "Navier-Stokes": lambda: opencv_inpaint(images, holes, "NS")}
         ways |= {name: lambda cnn=cnn: cnn.inpaint(images, holes) for name, cnn in open_direct(args.weights).items()}
-        mend = cache(lambda n: mend_all(model, images, holes, steps=n, **args.options))
+        mend = partial(mend_all, model, images, holes)
         for n in args.steps:
-            name = f"MaskGIT, {n} step{'s' * (n > 1)}"
-            ways[name] = partial(mend, n)
-            if model.refiner: ways[f"{name}, refined"] = lambda n=n: model.refined(mend(n), holes)
+            name, options = f"MaskGIT, {n} step{'s' * (n > 1)}", args.options | dict(steps=n)
+            ways[name] = partial(mend, **options)
+            if model.refiner: ways[f"{name}, refined"] = partial(mend, **options | REFINED)
         ways["VQGAN reconstruction, blended"] = lambda: poisson_blend(images,
                                                                       model.vqgan.decode(model.vqgan.encode(images)),
                                                                       holes)
@@ -86,15 +86,25 @@ def main() -> None:
                 args.sheets.mkdir(parents=True, exist_ok=True)
                 save_sheet(columns, args.sheets / f"{task} {name}.png".replace(", ", " ").replace(" ", "-"))
     if TASKS[-1] in args.tasks:
-        real, half = open_train(args.made), args.made // 2
-        both = torch.cat([real[half:], drawn_cats(half, SEED)])
-        for way, options in {", no guidance": args.generating | dict(guidance=0.0), "": args.generating}.items():
+        cats, half = open_train(2 * args.made), args.made // 2
+        if len(cats) < 2 * args.made: raise SystemExit(f"--made must be at most {len(cats) // 2}; got {args.made}")
+        real, others = cats.split(args.made)
+        sets = {"photographs": real,
+                "photographs and drawn cats, half and half": torch.cat([real[half:], drawn_cats(half, SEED)])}
+        guided, favour = args.generating, likeness(model, others)
+        ways = {", no guidance": (guided | dict(guidance=0.0), None), "": (guided, None)}
+        if model.refiner: ways[", refined"] = (guided | dict(refine=True), None)
+        ways |= {f" like photographs{way}": (options, favour) for way, (options, _) in ways.items()
+                 if "no guidance" not in way}
+        for way, (options, like) in ways.items():
             began = time.perf_counter()
-            made = torch.cat([model.generate(min(64, args.made - i), seeded(i), **options).images
+            made = torch.cat([model.generate(min(64, args.made - i), seeded(i), favour=like, **options).images
                               for i in range(0, args.made, 64)])
-            row = dict(options=GENERATING | options, seconds=round(time.perf_counter() - began, 1))
-            for name, cats in {"photographs": real, "photographs and drawn cats, half and half": both}.items():
-                add(TASKS[-1], f"MaskGIT{way}, against {name}", score(cats, made, None, network) | row)
+            told = {} if like is None else dict(favour=f"likeness of {len(others)} photographs")
+            row = dict(options=GENERATING | options | told, seconds=round(time.perf_counter() - began, 1))
+            for name, true in sets.items():
+                if like is not None and name != "photographs": continue
+                add(TASKS[-1], f"MaskGIT{way}, against {name}", score(true, made, None, network) | row)
         if args.sheets: save_sheet([made[:16]], args.sheets / "from-nothing.png")
     if args.out:
         made = provenance(shlex.join(["python", *sys.argv]), 0, model.device)

@@ -4,7 +4,7 @@ test/mask64.
 usage: MASKGIT_NB_DATA=DIR python benchmarks/val_table.py [--weights cats64-small] [--out nbs/results/val_table.json]
 
 Rows: what needs no training (`maskgit_nb.scores.baselines`), networks that paint the hole in one pass
-(`direct_inpaint`), MaskGIT at several step counts, plain and refined (`refine`), at 8 steps without each of the kit's
+(`direct_inpaint`), MaskGIT at several step counts, plain and refined (`REFINED`), at 8 steps without each of the kit's
 three additions (the smooth filling, the evidence of half-seen tokens, the blended seam) and without all of them
 (`PLAIN`), and the VQGAN's own reconstruction in the holes, which no choice of tokens can be expected to beat, but a
 refiner can. Known pixels are kept in all rows. FD and KID (x 1000, unbiased) are on EfficientNet-Lite0's pooled
@@ -25,7 +25,7 @@ import torch
 from maskgit_nb.data import open_pairs
 from maskgit_nb.fid import image_features, lite_network
 from maskgit_nb.files import provenance, save_text
-from maskgit_nb.inpainting import PLAIN, MaskGIT, composite, poisson_blend
+from maskgit_nb.inpainting import PLAIN, REFINED, MaskGIT, composite, poisson_blend
 from maskgit_nb.scores import baselines, direct_inpaint, score
 from maskgit_nb.sweeps import mend_all
 
@@ -52,25 +52,19 @@ def main() -> None:
         print({key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()},
               flush=True)
 
-    def mend(**options) -> torch.Tensor:
-        return mend_all(model, images, holes, **{**args.options, **options})
-
-    def timed(name: str, make, before: float = 0.0) -> tuple[torch.Tensor, float]:
+    def timed(name: str, **options) -> None:
         began = time.perf_counter()
-        made = make()
-        seconds = before + time.perf_counter() - began
-        add(name, made, seconds)
-        return made, seconds
+        made = mend_all(model, images, holes, **args.options | options)
+        add(name, made, time.perf_counter() - began)
 
     for name, made in (baselines(images, holes) | direct_inpaint(images, holes, args.weights)).items(): add(name, made)
     for steps in args.steps:
         name = f"MaskGIT, {steps} step{'s' * (steps > 1)}"
-        made, seconds = timed(name, lambda: mend(steps=steps))
-        if model.refiner: timed(f"{name}, refined", lambda: model.refined(made, holes), seconds)
-    timed("MaskGIT, 8 steps, grey filling", lambda: mend(steps=8, fill="grey"))
-    timed("MaskGIT, 8 steps, no evidence", lambda: mend(steps=8, evidence=0.0))
-    timed("MaskGIT, 8 steps, seam not blended", lambda: mend(steps=8, blend=False))
-    timed("MaskGIT, 8 steps, plain", lambda: mend(steps=8, **PLAIN))
+        timed(name, steps=steps)
+        if model.refiner: timed(f"{name}, refined", steps=steps, **REFINED)
+    without = {"grey filling": dict(fill="grey"), "no evidence": dict(evidence=0.0),
+               "seam not blended": dict(blend=False), "plain": PLAIN}
+    for name, options in without.items(): timed(f"MaskGIT, 8 steps, {name}", steps=8, **options)
     rebuilt = torch.cat([model.vqgan.decode(model.vqgan.encode(x)) for x in images.split(64)])
     add("VQGAN reconstruction", rebuilt)
     add("VQGAN reconstruction, blended", poisson_blend(images, rebuilt, holes))

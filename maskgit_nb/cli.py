@@ -27,7 +27,7 @@ from .fid import NETWORKS, fid, frechet_distance, get_network, image_features
 from .files import append_row, find_weights, is_ours, provenance, save_film, save_module, save_png, save_sheet
 from .files import save_text, shipped_weights, tile
 from .images import random_holes, square_crop, to_tensor, to_uint8
-from .inpainting import EVIDENCE, GENERATING, PLAIN, Inpainting, MaskGIT, step_images
+from .inpainting import EVIDENCE, GENERATING, PLAIN, REFINED, Inpainting, MaskGIT, likeness, step_images
 from .lab import is_lab, lab_doubt, load_lab, load_lab_transformer, load_lab_vqgan, open_checkpoint, unwrap
 from .live import export_onnx
 from .masking import mask_to_hole
@@ -182,8 +182,10 @@ def _load_model(args: argparse.Namespace) -> MaskGIT:
     return model
 
 def _load_mender(args: argparse.Namespace) -> MaskGIT:
-    "`_load_model`, with --cached."
+    "`_load_model`, with --cached and --refine."
     model = _load_model(args)
+    if args.refine and model.refiner is None:
+        raise ValueError(f"--refine needs weights with a refiner.safetensors, as cats64-small; got {args.weights}")
     return MaskGIT(model.vqgan, cached(model.transformer), model.refiner) if args.cached else model
 
 def _in_precision(args: argparse.Namespace) -> AbstractContextManager:
@@ -192,21 +194,26 @@ def _in_precision(args: argparse.Namespace) -> AbstractContextManager:
     return torch.autocast(torch.device(args.device).type, torch.bfloat16)
 
 # %% ../nbs/appendix/h_cli.ipynb #h-018b
+def _asked(args: argparse.Namespace, name: str, usual: float) -> float:
+    "The option as it was given, or else as `REFINED` has it with --refine, or as usual."
+    value = getattr(args, name)
+    if value is None: return REFINED[name] if args.refine else usual
+    return value
+
 def _decode_options(args: argparse.Namespace) -> dict:
-    names = "steps schedule temperature guidance order confidence sampling_temperature top_k top_p sweet_spot"
-    return {name: getattr(args, name) for name in names.split()}
+    names = "steps schedule temperature guidance order confidence top_k top_p sweet_spot refine"
+    return dict({name: getattr(args, name) for name in names.split()},
+                sampling_temperature=_asked(args, "sampling_temperature", 1.0))
 
 def _additions(args: argparse.Namespace) -> dict:
     "What `args` says of this kit's additions to MaskGIT. ValueError if --plain stands beside an option which it sets."
-    given = {"--evidence": args.evidence is not None, "--no-blend": args.no_blend,
-             "--refine": args.refine}
+    given = {"--evidence": args.evidence is not None, "--no-blend": args.no_blend, "--refine": args.refine}
     named = " and ".join(name for name, there in given.items() if there)
     if args.plain and named: raise ValueError(f"--plain leaves out all additions: give it without {named}")
     if args.refine and args.no_composite:
         raise ValueError("--refine corrects what lies between known pixels: give it without --no-composite")
-    if args.plain: return PLAIN | dict(refine=False)
-    return dict(evidence=EVIDENCE if args.evidence is None else args.evidence, blend=not args.no_blend,
-                refine=args.refine)
+    if args.plain: return PLAIN
+    return dict(evidence=_asked(args, "evidence", EVIDENCE), blend=not args.no_blend)
 
 # %% ../nbs/appendix/h_cli.ipynb #h-019
 def _save_frames(model: MaskGIT, result: Inpainting, images: Tensor, holes: Tensor, targets: list[Path],
@@ -229,8 +236,6 @@ def _inpaint(args: argparse.Namespace) -> int:
     for folder in folders: _output_folder(folder)
     process, find, failed, shares = _this_process(args), mask_finder(args.hole, paths), [], []
     model, generator = _load_mender(args), torch.Generator().manual_seed(args.seed)
-    if args.refine and model.refiner is None:
-        raise ValueError(f"--refine needs weights with a refiner.safetensors, as cats64-small; got {args.weights}")
     bar = tqdm(total=-(-len(paths) // process.num_processes), desc="inpaint", unit="image",
                disable=not process.is_main_process)
     with _in_precision(args), bar:
@@ -242,8 +247,7 @@ def _inpaint(args: argparse.Namespace) -> int:
                                    frames=args.frames, generator=generator, **added, **_decode_options(args))
             for path, x in zip(names, result.images.cpu()): save_png(x, out / f"{path.stem}.png")
             sheets = [frames / f"{path.stem}.png" for path in names]
-            if args.frames: _save_frames(model, result, images, holes, sheets, blend=added["blend"],
-                                          refine=added["refine"])
+            if args.frames: _save_frames(model, result, images, holes, sheets, blend=added["blend"], refine=args.refine)
             shares += zip(names, holes.float().mean((1, 2, 3)).tolist())
             bar.update(len(names))
     shares, failed = (sorted(gather_object(found)) for found in (shares, failed))  # of all processes
@@ -256,14 +260,17 @@ def _inpaint(args: argparse.Namespace) -> int:
 def _generate(args: argparse.Namespace) -> int:
     "maskgit-nb generate: writes 0000.png, 0001.png, ..."
     targets, generator = [args.out / f"{i:04d}.png" for i in range(args.n)], torch.Generator().manual_seed(args.seed)
-    _check_targets(args.out, targets)
+    like = Path(args.like) if args.like and not args.like.startswith("drawn:") else None
+    if like and not like.is_dir(): raise FileNotFoundError(f"no folder {like} (--like)")
+    _check_targets(args.out, targets, [like] if like else [])
     out, process = _output_folder(args.out), _this_process(args)
     model = _load_mender(args)
+    favour = likeness(model, take_images(args.like, model.vqgan.config.image_size, 512)) if args.like else None
     bar = tqdm(total=-(-args.n // process.num_processes), desc="generate", unit="image",
                disable=not process.is_main_process)
     with _in_precision(args), bar:
         for some in _own_batches(targets, args.batch_size, generator, process):
-            made = model.generate(len(some), generator=generator, **_decode_options(args)).images.cpu()
+            made = model.generate(len(some), generator=generator, favour=favour, **_decode_options(args)).images.cpu()
             for target, x in zip(some, made): save_png(x, target)
             bar.update(len(some))
     process.wait_for_everyone()
@@ -283,16 +290,16 @@ def _eyes_first(made: Tensor, images: Tensor, holes: Tensor, eyes: Tensor) -> li
     return sorted(range(len(images)), key=lambda i: (counts[i][1] - counts[i][0], -counts[i][0]))
 
 # %% ../nbs/appendix/h_cli.ipynb #h-028
-def _write_demo(out: Path, model: MaskGIT, images: Tensor, holes: Tensor, result: Inpainting, seed: int) -> None:
+def _write_demo(args: argparse.Namespace, model: MaskGIT, images: Tensor, holes: Tensor, result: Inpainting) -> None:
     "The sheets, the frames and the film that the demo's page shows."
-    size, grey = images.shape[-1], images.masked_fill(holes, 0)
+    size, grey, out = images.shape[-1], images.masked_fill(holes, 0), args.out
     save_sheet([grey, result.images.cpu(), images], out / "sheet.png")
-    pictures = [grey, *step_images(model, images, holes, result).cpu()]
+    pictures = [grey, *step_images(model, images, holes, result, refine=args.refine).cpu()]
     masks = [result.mask, *(step.mask for step in result.steps)]
     sheets = [[picture.masked_fill(mask_to_hole(mask, size).cpu() & holes, 0), picture]
               for picture, mask in zip(pictures, masks)]
     for i, sheet in enumerate(sheets): save_sheet(sheet, out / "steps" / f"{i}.png")
-    order = _eyes_first(result.images[1:].cpu(), images[1:], holes[1:], drawn_eyes(16, seed, size))
+    order = _eyes_first(result.images[1:].cpu(), images[1:], holes[1:], drawn_eyes(16, args.seed, size))
     shown = [0, *(1 + i for i in order[:7])]
     save_film([tile([grey[shown], decided[shown], images[shown]]) for decided, _ in sheets], out / "film.png")
     # (picture, with its hole ... after each step ... as it was, 3, H, W)
@@ -305,17 +312,19 @@ def _demo(args: argparse.Namespace) -> int:
     before = page.read_text(encoding="utf-8", errors="replace") if page.exists() else ""
     if args.out.is_dir() and any(args.out.iterdir()) and "maskgit_nb demo" not in before:
         raise ValueError(f"--out {args.out} holds other files than a demo: give another folder")
-    out, model = _output_folder(args.out), _load_model(args)
+    _output_folder(args.out)
+    model = _load_mender(args)
     size, generator = model.vqgan.config.image_size, torch.Generator().manual_seed(args.seed)
     images = torch.cat([_cc0_cat(size)[None], drawn_cats(16, seed=args.seed, size=size)])
     holes = random_holes(len(images), size, generator)
     began = time.perf_counter()
-    result = model.inpaint(images, holes, dilate=args.dilate, evidence=args.evidence, generator=generator, frames=True,
-                           **_decode_options(args))
-    seconds = time.perf_counter() - began
-    text = resources.files("maskgit_nb").joinpath("static", "demo.html").read_text(encoding="utf-8")
-    save_text(text.format(count=len(images), seconds=seconds, device=model.device, steps=len(result.steps)), page)
-    _write_demo(out, model, images, holes, result, args.seed)
+    with _in_precision(args):
+        result = model.inpaint(images, holes, dilate=args.dilate, evidence=_asked(args, "evidence", EVIDENCE),
+                               generator=generator, frames=True, **_decode_options(args))
+        seconds = time.perf_counter() - began
+        text = resources.files("maskgit_nb").joinpath("static", "demo.html").read_text(encoding="utf-8")
+        save_text(text.format(count=len(images), seconds=seconds, device=model.device, steps=len(result.steps)), page)
+        _write_demo(args, model, images, holes, result)
     print(f"{len(images)} pictures mended in {seconds:.1f} s; open {page}")
     return 0
 
@@ -568,17 +577,25 @@ def _add_decoding(parser: argparse.ArgumentParser, steps: int = 8, temperature: 
     _add_option(group, "--top-p", "(0,1]", "draw among the likeliest codes that make up this probability", kind=float)
     _add_option(group, "--sweet-spot", "[-1,inf)", "accept everything at this step, -1 = never", -1)
     _add_option(group, "--seed", SEEDS, "same seed, same pictures", 0)
+    group.add_argument("--refine", action="store_true",
+                       help="let one more network correct what was made; inpaint and demo then also take "
+                       f"evidence {REFINED['evidence']:g} and sampling temperature "
+                       f"{REFINED['sampling_temperature']:g}, unless given")
     group.add_argument("--cached", action="store_true",
                        help="keep known tokens' keys and values between steps: sooner done, nearly the same")
     _add_option(group, "--precision", ["no", "bf16"], "bf16: sooner done where the processor can", "no")
-    _add_option(group, "--batch-size", "[1,1000000]", "images at a time", 64)
+
+def _add_batch_size(parser: argparse.ArgumentParser) -> None:
+    _add_option(parser, "--batch-size", "[1,1000000]", "images at a time", 64)
 
 # %% ../nbs/appendix/h_cli.ipynb #h-043b
-def _add_hole(parser: argparse.ArgumentParser) -> None:
-    "The options of a hole, shared by inpaint and demo."
+def _add_mending(parser: argparse.ArgumentParser) -> None:
+    "The options of a hole and of decoding, shared by inpaint and demo."
     _add_option(parser, "--dilate", "[0,1000]", "also predict tokens this far from the hole", 0)
     _add_option(parser, "--evidence", "[0,inf)", "weight of what half-seen tokens show, 0 = treat them as unseen",
                 EVIDENCE)
+    _add_decoding(parser)
+    parser.set_defaults(evidence=None, sampling_temperature=None)  # so that --plain and --refine see what was given
 
 # %% ../nbs/appendix/h_cli.ipynb #h-043c
 def _add_training(parser: argparse.ArgumentParser) -> None:
@@ -621,31 +638,30 @@ def _add_inpaint(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--resize", action="store_true",
                      help="crop pictures to squares and scale them to the model's size; masks as well, unless they "
                      "have it")
-    _add_hole(sub)
-    sub.set_defaults(evidence=None)  # so that --plain can tell whether it was given
+    _add_mending(sub)
     sub.add_argument("--plain", action="store_true",
                      help="MaskGIT without this kit's additions: grey filling, half-seen tokens unseen, no blending")
     sub.add_argument("--no-composite", action="store_true",
                      help="write the decoded picture whole, known pixels included")
     sub.add_argument("--no-blend", action="store_true",
                      help="leave the seam between the known pixels and what was made")
-    sub.add_argument("--refine", action="store_true",
-                     help="let a second network, which sees the known pixels, correct what was put into the hole")
     sub.add_argument("--frames", action="store_true", help="also write a sheet of each picture's steps to OUT-frames")
-    _add_decoding(sub)
+    _add_batch_size(sub)
 
 def _add_pictures(command: Callable[..., argparse.ArgumentParser]) -> None:
     _add_inpaint(command)
     sub = command(_generate, "generate", "make pictures from nothing", "--n 64 --out made")
     _add_option(sub, "--n", "[1,1000000]", "how many", 16)
     sub.add_argument("--out", type=_place, required=True, help="folder for 0000.png, 0001.png, ...")
+    sub.add_argument("--like", type=_name, metavar="FOLDER",
+                     help="lean towards pictures like these: a folder, of which the first 512 are used, or drawn:N")
     _add_decoding(sub, **GENERATING)
+    _add_batch_size(sub)
     sub = command(_demo, "demo", "mend a CC0 photograph and sixteen drawn cats, and write a page to open",
                   "--out demo --steps 4")
     sub.add_argument("--out", type=_place, default=Path("demo"),
                      help="folder for the page and its pictures (default: demo)")
-    _add_hole(sub)
-    _add_decoding(sub)
+    _add_mending(sub)
 
 # %% ../nbs/appendix/h_cli.ipynb #h-045
 def _add_stages(command: Callable[..., argparse.ArgumentParser]) -> None:

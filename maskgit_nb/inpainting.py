@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from . import moved
-from .decoding import Step, decode, evaluating
+from .decoding import Step, decode, evaluating, predict
 from .files import find_weights, load_module, save_module
 from .transformer import BidirectionalTransformer
 from .vqgan import VQGAN, build_layers
@@ -18,9 +18,9 @@ from .vqgan import VQGAN, build_layers
 def __getattr__(name: str): return moved(__name__, name)  # names that have moved to an appendix
 
 # %% auto #0
-__all__ = ['FILLS', 'EVIDENCE', 'PLAIN', 'GENERATING', 'hole_to_mask', 'composite', 'TwoStages', 'smooth_fill', 'grey_fill',
-           'visible_evidence', 'harmonic_fill', 'poisson_blend', 'RefinerConfig', 'Refiner', 'ThreeStages',
-           'Inpainting', 'check_inputs', 'MaskGIT', 'step_images']
+__all__ = ['FILLS', 'EVIDENCE', 'PLAIN', 'REFINED', 'GENERATING', 'hole_to_mask', 'composite', 'TwoStages', 'smooth_fill',
+           'grey_fill', 'visible_evidence', 'harmonic_fill', 'poisson_blend', 'RefinerConfig', 'Refiner', 'ThreeStages',
+           'Inpainting', 'check_images', 'check_inputs', 'MaskGIT', 'step_images', 'likeness']
 
 # %% ../nbs/08_inpainting.ipynb #08-012
 def hole_to_mask(holes: Tensor, grid: int = 16, dilate: int = 0) -> Tensor:
@@ -183,6 +183,7 @@ class ThreeStages(TwoStages):
 
 # %% ../nbs/08_inpainting.ipynb #08-052
 PLAIN = dict(fill="grey", evidence=0.0, blend=False)  # options of `inpaint`: MaskGIT without this kit's three additions
+REFINED = dict(refine=True, evidence=45.0, sampling_temperature=0.7)  # with what the shipped refiner learned to correct
 GENERATING = dict(steps=12, temperature=9.0, guidance=0.3)  # of `generate`: variety, whose parts still agree
 
 class Inpainting(NamedTuple):
@@ -194,14 +195,27 @@ class Inpainting(NamedTuple):
     steps: list[Step]
 
 # %% ../nbs/08_inpainting.ipynb #08-052a
-def check_inputs(images: Tensor, holes: Tensor, size: int) -> None:
-    "ValueError unless images (B,3,size,size) are float and holes (B,1,size,size) are bool."
+def check_images(images: Tensor, size: int) -> None:
+    "ValueError unless images (B,3,size,size) are float."
     if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
         raise ValueError(f"images must be (B,3,{size},{size}) in [-1,1]; got {tuple(images.shape)}")
     if not images.is_floating_point(): raise ValueError(f"images must be float in [-1,1]; got {images.dtype}")
+
+def check_inputs(images: Tensor, holes: Tensor, size: int) -> None:
+    "ValueError unless images (B,3,size,size) are float and holes (B,1,size,size) are bool."
+    check_images(images, size)
     if tuple(holes.shape) != (len(images), 1, size, size) or holes.dtype != torch.bool:
         raise ValueError(f"holes must be bool ({len(images)},1,{size},{size}), True = missing; "
                          f"got {holes.dtype} {tuple(holes.shape)}")
+
+def _check_favour(favour: Tensor | None, codes: int) -> None:
+    "ValueError unless it is None or has a number for each code."
+    if favour is None: return
+    if tuple(favour.shape) != (codes,) or not favour.is_floating_point():
+        raise ValueError(f"favour must be {codes} floats, one for each code, as likeness gives them; got "
+                         f"{favour.dtype} {tuple(favour.shape)}")
+    if not favour.isfinite().all():
+        raise ValueError(f"favour must be finite; {(~favour.isfinite()).sum()} of its {codes} numbers are not")
 
 # %% ../nbs/08_inpainting.ipynb #08-055
 class MaskGIT(ThreeStages):
@@ -212,17 +226,19 @@ class MaskGIT(ThreeStages):
     def inpaint(self, images: Tensor, holes: Tensor, steps: int = 8, schedule: str | Callable = "cosine",
                 temperature: float = 1.0, order: str = "confidence", dilate: int = 0, fill: str = "smooth",
                 evidence: float = EVIDENCE, composite: bool = True, blend: bool = True,
-                refine: bool = False, generator: torch.Generator | None = None, frames: bool = False,
-                **options) -> Inpainting:
+                refine: bool = False, favour: Tensor | None = None, generator: torch.Generator | None = None,
+                frames: bool = False, **options) -> Inpainting:
         """Mend `holes` (B,1,H,W; bool, True = missing) in `images` (B,3,H,W; in [-1,1]; what lies in a hole is unused).
 
         `steps`, `schedule`, `temperature`, `order` and further `options` are those of `decode`, `dilate` that of
         `hole_to_mask`. `fill` is what the encoder sees in the hole, "smooth" (`smooth_fill`) or "grey"; `evidence` the
         weight of `visible_evidence` (0: half-seen tokens count as unseen). `composite` puts the known pixels back, bit
         for bit, and `blend` lets the hole meet them without a seam (`poisson_blend`); `refine` then lets the `refiner`
-        correct it. `frames` keeps every `Step`. A hole over the whole image generates; no hole at all returns the
-        image. ValueError on shapes or options."""
+        correct it. `favour` (K,) is added to the logits of every token, as `likeness` gives it. `frames` keeps every
+        `Step`. A hole over the whole image generates; no hole at all returns the image. ValueError on shapes or
+        options."""
         check_inputs(images, holes, self.vqgan.config.image_size)
+        _check_favour(favour, self.vqgan.config.codebook_size)
         if evidence < 0: raise ValueError(f"evidence must not be negative; got {evidence}")
         if fill not in FILLS: raise ValueError(f"fill must be one of {', '.join(FILLS)}; got {fill!r}")
         if refine and (self.refiner is None or not composite):
@@ -234,6 +250,9 @@ class MaskGIT(ThreeStages):
             latents = self.vqgan.latents(filled)  # once, for the tokens and for the evidence
             tokens = self.vqgan.quantizer(latents).tokens
             bias = visible_evidence(self.vqgan, filled, holes, evidence, latents) if evidence else None
+            if favour is not None:
+                favour = favour.to(self.device, torch.float32).expand(*mask.shape, -1)
+                bias = favour if bias is None else bias + favour
             for step in decode(self.transformer, tokens, mask, steps, schedule, temperature, order, logit_bias=bias,
                                generator=generator, **options):
                 tokens = step.tokens
@@ -262,3 +281,19 @@ def step_images(model: MaskGIT, images: Tensor, holes: Tensor, result: Inpaintin
     join = poisson_blend if blend else composite
     made = [join(images, model.vqgan.decode(step.tokens), holes) for step in result.steps]
     return torch.stack([model.refined(x, holes) for x in made] if refine else made)
+
+# %% ../nbs/08_inpainting.ipynb #08-072c
+@torch.no_grad()
+def likeness(model: TwoStages, images: Tensor) -> Tensor:
+    """How much each code speaks for the kind of `images` (M,3,H,W): log p(theirs | code), (K,), by Bayes' rule from how
+    often it stands in them and how often the transformer expects it where all is masked. An option `favour` of
+    `inpaint` and `generate`. ValueError if there is no image, or of another size."""
+    check_images(images, model.vqgan.config.image_size)
+    if not len(images): raise ValueError("images must be at least one; got none")
+    with evaluating(model.vqgan):
+        tokens = torch.cat([model.vqgan.encode(part.to(model.device).float()) for part in images.split(64)])
+    empty = torch.full_like(tokens[:1], model.transformer.mask_token_id)
+    expected = predict(model.transformer, empty).float().softmax(-1).mean((0, 1)).clamp(min=1e-12)  # (K,)
+    theirs = torch.bincount(tokens.flatten(), minlength=len(expected)) + tokens.shape[1] * expected
+    theirs = theirs / theirs.sum()
+    return (theirs / (theirs + expected)).log()

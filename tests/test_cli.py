@@ -13,9 +13,9 @@ from PIL import Image
 from maskgit_nb import cli
 from maskgit_nb.cats import drawn_cats
 from maskgit_nb.cli import main, make_parser
-from maskgit_nb.data import find_split, take_images
+from maskgit_nb.data import find_pictures, find_split, take_images
 from maskgit_nb.images import random_holes, to_picture
-from maskgit_nb.inpainting import EVIDENCE, GENERATING, PLAIN, MaskGIT
+from maskgit_nb.inpainting import EVIDENCE, GENERATING, PLAIN, REFINED, MaskGIT, likeness
 from maskgit_nb.stages import fit_maskgit
 from maskgit_nb.training import RunLog
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
@@ -159,7 +159,7 @@ def test_an_option_is_checked_before_any_work_and_its_range_is_in_the_help(comma
 
 def test_all_options_but_names_and_places_are_checked():
     free = {action.dest for _, action in TAKE_A_WORD if action.type in FREE and not action.choices}
-    assert free == {"weights", "vqgan", "init", "data", "val", "device", "hole", "out"}
+    assert free == {"weights", "vqgan", "init", "data", "val", "device", "hole", "like", "out"}
 
 
 @pytest.mark.parametrize("options, words",
@@ -450,6 +450,10 @@ def test_refine_corrects_results_and_frames(weights, pictures, tmp_path):
         sheet = pixels(tmp_path / "refined-frames" / f"image_{i:03d}.png")
         assert (sheet[:, -SIZE:] == refined[i]).all()
     assert run(weights, *pictures, tmp_path / "cached", "--refine", "--cached") == 0
+    assert asked == asked | REFINED
+    given = "--evidence", "3", "--sampling-temperature", "1"
+    own = asked_of_inpaint(weights, pictures, tmp_path / "own", "--refine", *given)
+    assert own == asked | dict(evidence=3, sampling_temperature=1, frames=False)
 
 
 def test_refine_is_refused_where_it_cannot_be(weights, pictures, tmp_path, capsys):
@@ -460,6 +464,22 @@ def test_refine_is_refused_where_it_cannot_be(weights, pictures, tmp_path, capsy
     assert run(tmp_path / "alone", *pictures, tmp_path / "out", "--refine") == 1
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and "refiner.safetensors" in said[0] and "alone" in said[0]
+
+
+def test_generate_like_examples_and_refined(weights, pictures, tmp_path, capsys):
+    command = ["--device", "cpu", "generate", "--n", "3", "--steps", "2", "--weights", str(weights), "--refine"]
+    assert main([*command, "--out", str(tmp_path / "made"), "--like", str(pictures[0])]) == 0
+    model = MaskGIT.from_pretrained(weights)
+    favour = likeness(model, take_images(str(pictures[0]), SIZE))
+    made = model.generate(3, torch.Generator().manual_seed(0), steps=2, refine=True, favour=favour).images
+    for x, path in zip(made, sorted((tmp_path / "made").iterdir()), strict=True):
+        assert (pixels(path) == np.asarray(to_picture(x))).all()
+    capsys.readouterr()
+    assert main([*command, "--out", str(tmp_path / "none"), "--like", str(tmp_path / "nowhere")]) == 1
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and "nowhere" in said[0] and not (tmp_path / "none").exists()
+    assert main([*command, "--out", str(pictures[0]), "--like", str(pictures[0])]) == 1
+    assert "folder of the originals" in capsys.readouterr().err and len(find_pictures(pictures[0])) == 5
 
 
 def test_plain_goes_with_the_other_options_and_is_inpaints_alone(weights, pictures, tmp_path, capsys):

@@ -711,7 +711,7 @@ def run_on_both(tmp_path: Path, *argv) -> list[Path]:
 def test_command_line_makes_the_cpus_pictures(folder, masks, weights, tmp_path, command, count):
     if command == "demo": pytest.importorskip("skimage", reason="pip install scikit-image")
     more = {"inpaint": [folder, "--hole", masks, "--frames", "--batch-size", 3, "--dilate", 1, "--top-p", 0.9],
-            "generate": ["--n", 3, "--order", "halton"], "demo": []}[command]
+            "generate": ["--n", 3, "--order", "halton", "--like", "drawn:4"], "demo": ["--refine"]}[command]
     outs = run_on_both(tmp_path, command, *more, "--weights", weights, "--steps", 3)
     def written(out: Path) -> dict[Path, bytes]:  # with the frames beside it
         folders = out, out.with_name(f"{out.name}-frames")
