@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from .data import check_zip
-from .files import one_line
 from .decoding import evaluating
+from .files import one_line
 from .inpainting import MaskGIT
 from .masking import random_mask
 from .stages import masked_losses

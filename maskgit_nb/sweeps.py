@@ -48,7 +48,8 @@ def inpaint_defaults() -> dict:
     "All options of `MaskGIT.inpaint` and `decode` that a study may change, with their defaults."
     parameters = {**inspect.signature(MaskGIT.inpaint).parameters, **inspect.signature(decode).parameters}
     defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
-    return {name: value for name, value in defaults.items() if name not in ("frames", "generator", "logit_bias")}
+    not_settings = "frames", "generator", "logit_bias", "favour"  # which no row can record
+    return {name: value for name, value in defaults.items() if name not in not_settings}
 
 # %% ../nbs/appendix/f_sweeps.ipynb #f-12029a
 def split_options(settings: Mapping[str, dict], base: Mapping) -> tuple[dict, dict[str, dict]]:

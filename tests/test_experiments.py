@@ -124,6 +124,7 @@ def test_product_of_values_holds_every_combination_once(steps, orders):
 def test_every_option_of_inpaint_is_written_down():
     assert {"steps", "schedule", "temperature", "order", "confidence", "dilate", "evidence", "composite",
             "sampling_temperature"} <= inpaint_defaults().keys()
+    assert inpaint_defaults().keys().isdisjoint({"frames", "generator", "logit_bias", "favour"})
 
 
 @pytest.mark.parametrize("wrong, word",
