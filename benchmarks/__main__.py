@@ -9,7 +9,7 @@ names. A part that is run again takes the place of its old rows in the file, the
 what a pass costs, so all but the shipped ones are untrained.
 
 decode     the loop alone, eight steps, presets small and lab, 1 to 64 pictures, beside other people's networks
-mend       `inpaint` whole, small: the encoder twice and all logits, as it is, with kept keys, in bfloat16
+mend       `inpaint` whole, small: the encoder twice and all logits, as it is, kept keys, bfloat16, refined
 folder     747 pictures by `maskgit-nb inpaint`, files and all, beside the transformer's products alone
 train      a step of either stage
 caches     tokens of a training set, batches of tokens and of pictures
@@ -46,7 +46,7 @@ from maskgit_nb.data import open_pairs
 from maskgit_nb.decoding import decode
 from maskgit_nb.files import provenance, save_text
 from maskgit_nb.images import random_holes, to_picture
-from maskgit_nb.inpainting import MaskGIT, hole_to_mask, visible_evidence
+from maskgit_nb.inpainting import REFINED, MaskGIT, hole_to_mask, visible_evidence
 from maskgit_nb.masking import mvtm_loss, random_mask
 from maskgit_nb.schedules import mask_counts
 from maskgit_nb.scores import score
@@ -155,14 +155,15 @@ def mend_part(quick: bool) -> list[dict]:
     def evidence(*given) -> Tensor: return visible_evidence(*given[:4])  # without the fifth: what was encoded already
     for batch in (1,) if quick else (1, 16):
         images, holes = pictures(batch)
-        def mend(model: MaskGIT, half: bool = False) -> Tensor:
+        def mend(model: MaskGIT, half: bool = False, **options) -> Tensor:
             with torch.autocast("cpu", HALF, enabled=half):
-                return model.inpaint(images, holes, steps=8, generator=seeded(0)).tokens
+                return model.inpaint(images, holes, steps=8, generator=seeded(0), **options).tokens
         def mend_before() -> Tensor:
             with patch("maskgit_nb.inpainting.visible_evidence", evidence): return mend(before)
         ways = {"all logits, encoder twice": mend_before, "maskgit_nb": lambda: mend(model),
                 "kept keys": lambda: mend(kept), "bfloat16": lambda: mend(model, True),
-                "kept keys, bfloat16": lambda: mend(kept, True)}
+                "kept keys, bfloat16": lambda: mend(kept, True),
+                "refined": lambda: mend(model, **REFINED)}
         flops, rates = {name: count_flops(run) for name, run in ways.items()}, []
         times = in_turns(ways, 9 if batch == 1 else 5,
                          lambda: rates.append(product_rate(model.transformer.config, min(batch, 8))))
@@ -191,7 +192,7 @@ def folder_part(quick: bool, n: int = 747) -> list[dict]:
             with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(io.StringIO()):
                 asked = ["inpaint", str(given), "--hole", str(masks), "--out", f"{out}/mended", "--device", "cpu"]
                 if command_line([*asked, *options]): raise SystemExit("maskgit-nb inpaint failed")
-        options = "", "--cached", "--cached --precision bf16"
+        options = "", "--cached", "--cached --precision bf16", "--refine"
         ways = {text or "maskgit_nb": lambda text=text: run(*text.split()) for text in options}
         rates: list[float] = []
         times = in_turns(ways, 1 if quick else 2, lambda: rates.append(product_rate(config, 8)))
@@ -275,11 +276,14 @@ def quality_part(quick: bool) -> list[dict]:
     from maskgit_nb.fid import image_features, lite_network
     images, holes, _ = open_pairs(64 if quick else 512)
     model, network = build("small"), lite_network()
-    kept, true = MaskGIT(model.vqgan, cached(model.transformer)), image_features(images, network)
-    rows = []
-    ways = {"maskgit_nb": model, "kept keys": kept, "bfloat16": model, "kept keys, bfloat16": kept}
+    kept = MaskGIT(model.vqgan, cached(model.transformer), model.refiner, model.evidence)
+    rows, true = [], image_features(images, network)
+    ways = {"maskgit_nb": model, "kept keys": kept, "bfloat16": model, "kept keys, bfloat16": kept, "refined": model,
+            "refined, kept keys, bfloat16": kept}
     for name, mender in ways.items():
-        with torch.autocast("cpu", HALF, enabled="bfloat16" in name): made = mend_all(mender, images, holes, steps=8)
+        options = REFINED if "refined" in name else {}
+        with torch.autocast("cpu", HALF, enabled="bfloat16" in name):
+            made = mend_all(mender, images, holes, steps=8, **options).float()
         rows.append(dict(case="quality", way=name, **score(images, made, holes, network, true)))
         print(rows[-1], flush=True)
     return rows

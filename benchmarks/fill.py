@@ -144,6 +144,8 @@ def fill_weights(root: Path, folder: Path, part: dict) -> None:
     stages = "vqgan.safetensors", "transformer.safetensors"
     for name in stages:
         with replacing(shipped / name) as partial: shutil.copyfile(folder / name, partial)
+    (shipped / "evidence.safetensors").unlink(missing_ok=True)  # learned for the codes and logits of those before
+    print("now train on: python -m benchmarks.evidence, and python -m benchmarks.refine sample and train")
     save_text(json.dumps(part["record"], separators=(",", ":")) + "\n", shipped / "training.json")
     model, size = MaskGIT.from_pretrained(shipped), sum((shipped / name).stat().st_size for name in stages)
     first, second = (f"{count_parameters(stage) / 1e6:.1f} M" for stage in (model.vqgan, model.transformer))

@@ -43,7 +43,7 @@ from types import SimpleNamespace
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 import torch
 import torch._dynamo  # once for all parts
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks import gpu_rows
 from benchmarks.gpu_rows import DISTANCES, PERCEPTUAL, SEED, Part, installed, pace, read_json, write_json
@@ -54,7 +54,7 @@ from maskgit_nb.experiments import REPORT_OPTIONS
 from maskgit_nb.fid import get_network, image_features
 from maskgit_nb.files import save_module, save_sheet
 from maskgit_nb.images import random_holes
-from maskgit_nb.inpainting import MaskGIT, composite
+from maskgit_nb.inpainting import Evidence, EvidenceConfig, MaskGIT, Refiner, RefinerConfig, composite
 from maskgit_nb.scores import score
 from maskgit_nb.stages import VQGANLoss, fit_maskgit, fit_vqgan
 from maskgit_nb.sweeps import Sweep, each, mend_all, sweep
@@ -106,7 +106,10 @@ FULL.tiny = REHEARSAL.tiny = TINY
 def tiny_model() -> MaskGIT:
     torch.manual_seed(SEED)
     vqgan = VQGAN(TINY.vqgan)
-    return MaskGIT(vqgan, BidirectionalTransformer(TINY.transformer, vqgan.quantizer.codebook))
+    config, refiner = vqgan.config, Refiner(RefinerConfig(8, 1))
+    evidence = Evidence(EvidenceConfig(8, 1, config.image_size // config.grid, config.codebook_size, config.latent_dim))
+    for last in (evidence.scores, refiner.layers[-2]): nn.init.normal_(last.weight, std=0.1)  # they would say nothing
+    return MaskGIT(vqgan, BidirectionalTransformer(TINY.transformer, vqgan.quantizer.codebook), refiner, evidence)
 
 
 # ---- data

@@ -27,7 +27,7 @@ from maskgit_nb.decoding import decode
 from maskgit_nb.fid import lite_network
 from maskgit_nb.files import device_name, save_text
 from maskgit_nb.images import random_holes, to_uint8
-from maskgit_nb.inpainting import MaskGIT, step_images
+from maskgit_nb.inpainting import REFINED, MaskGIT, step_images
 from maskgit_nb.masking import mvtm_loss, random_mask
 from maskgit_nb.schedules import SCHEDULES
 from maskgit_nb.stages import VQGANLoss, fit_maskgit, fit_vqgan
@@ -119,6 +119,7 @@ OPTIONS = {"as they are": {}, "halton": dict(order="halton"), "random": dict(ord
            "confidence p": dict(confidence="prob"), "likeliest": dict(sampling_temperature=0.0),
            "top_k and top_p": dict(top_k=20, top_p=0.9), "sweet spot": dict(sweet_spot=2), "dilated": dict(dilate=1),
            "no evidence": dict(evidence=0.0), "no composite": dict(composite=False), "not blended": dict(blend=False),
+           "refined": REFINED,
            **{name: dict(schedule=name) for name in SCHEDULES}}
 
 

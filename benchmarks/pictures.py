@@ -26,7 +26,7 @@ from maskgit_nb.data import open_pairs, open_train
 from maskgit_nb.fid import image_features, lite_network
 from maskgit_nb.files import provenance, save_sheet, save_text
 from maskgit_nb.images import box_holes, random_holes
-from maskgit_nb.inpainting import GENERATING, REFINED, MaskGIT, composite, likeness, poisson_blend
+from maskgit_nb.inpainting import ALIKE, GENERATING, REFINED, MaskGIT, composite, likeness, poisson_blend
 from maskgit_nb.scores import biharmonic, eyes_found, open_direct, opencv_inpaint, score
 from maskgit_nb.sweeps import mend_all
 
@@ -71,7 +71,7 @@ def main() -> None:
         for n in args.steps:
             name, options = f"MaskGIT, {n} step{'s' * (n > 1)}", args.options | dict(steps=n)
             ways[name] = partial(mend, **options)
-            if model.refiner: ways[f"{name}, refined"] = partial(mend, **options | REFINED)
+            if model.refiner and model.evidence: ways[f"{name}, refined"] = partial(mend, **options | REFINED)
         ways["VQGAN reconstruction, blended"] = lambda: poisson_blend(images,
                                                                       model.vqgan.decode(model.vqgan.encode(images)),
                                                                       holes)
@@ -100,8 +100,9 @@ def main() -> None:
             began = time.perf_counter()
             made = torch.cat([model.generate(min(64, args.made - i), seeded(i), favour=like, **options).images
                               for i in range(0, args.made, 64)])
-            told = {} if like is None else dict(favour=f"likeness of {len(others)} photographs")
-            row = dict(options=GENERATING | options | told, seconds=round(time.perf_counter() - began, 1))
+            usual, told = GENERATING, {}
+            if like is not None: usual, told = GENERATING | ALIKE, dict(favour=f"likeness of {len(others)} photographs")
+            row = dict(options=usual | options | told, seconds=round(time.perf_counter() - began, 1))
             for name, true in sets.items():
                 if like is not None and name != "photographs": continue
                 add(TASKS[-1], f"MaskGIT{way}, against {name}", score(true, made, None, network) | row)

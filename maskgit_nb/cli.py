@@ -19,15 +19,16 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from . import __version__, moved
 from .cats import drawn_cats, drawn_eyes
-from .data import crop_hole, find_pictures, fit_picture, load_hole, load_image, open_images, open_picture
-from .data import open_train, read_gt_csv, take_images
+from .data import crop_hole, find_pictures, fit_picture, is_drawn, load_hole, load_image, open_images
+from .data import open_picture, open_train, read_gt_csv, take_images
 from .decoding import CONFIDENCES, ORDERS, Draws
 from .experiments import EXPERIMENTS, run_experiment, verdict
 from .fid import NETWORKS, fid, frechet_distance, get_network, image_features
 from .files import append_row, find_weights, is_ours, provenance, save_film, save_module, save_png, save_sheet
 from .files import save_text, shipped_weights, tile
 from .images import random_holes, square_crop, to_tensor, to_uint8
-from .inpainting import EVIDENCE, GENERATING, PLAIN, REFINED, Inpainting, MaskGIT, likeness, step_images
+from .inpainting import ALIKE, EVIDENCE, GENERATING, PLAIN, REFINED, Inpainting, MaskGIT, likeness
+from .inpainting import step_images
 from .lab import is_lab, lab_doubt, load_lab, load_lab_transformer, load_lab_vqgan, open_checkpoint, unwrap
 from .live import export_onnx
 from .masking import mask_to_hole
@@ -183,10 +184,13 @@ def _load_model(args: argparse.Namespace) -> MaskGIT:
 
 def _load_mender(args: argparse.Namespace) -> MaskGIT:
     "`_load_model`, with --cached and --refine."
-    model = _load_model(args)
-    if args.refine and model.refiner is None:
-        raise ValueError(f"--refine needs weights with a refiner.safetensors, as cats64-small; got {args.weights}")
-    return MaskGIT(model.vqgan, cached(model.transformer), model.refiner) if args.cached else model
+    model, options = _load_model(args), _decode_options(args)
+    try:
+        if args.refine: model.need("refiner")
+        if options.get("evidence") == "learned": model.need("evidence")
+    except ValueError as error: raise ValueError(f"--refine with --weights {args.weights}: {error}") from None
+    if not args.cached: return model
+    return MaskGIT(model.vqgan, cached(model.transformer), model.refiner, model.evidence)
 
 def _in_precision(args: argparse.Namespace) -> AbstractContextManager:
     "Within, matrices are multiplied in --precision."
@@ -194,16 +198,12 @@ def _in_precision(args: argparse.Namespace) -> AbstractContextManager:
     return torch.autocast(torch.device(args.device).type, torch.bfloat16)
 
 # %% ../nbs/appendix/h_cli.ipynb #h-018b
-def _asked(args: argparse.Namespace, name: str, usual: float) -> float:
-    "The option as it was given, or else as `REFINED` has it with --refine, or as usual."
-    value = getattr(args, name)
-    if value is None: return REFINED[name] if args.refine else usual
-    return value
-
 def _decode_options(args: argparse.Namespace) -> dict:
-    names = "steps schedule temperature guidance order confidence top_k top_p sweet_spot refine"
-    return dict({name: getattr(args, name) for name in names.split()},
-                sampling_temperature=_asked(args, "sampling_temperature", 1.0))
+    "The options of `decode` and of mending that were given; with --refine, those of mending that were not: `REFINED`."
+    names = "steps schedule temperature guidance order confidence sampling_temperature top_k top_p sweet_spot refine"
+    given = {name: getattr(args, name, None) for name in [*names.split(), "evidence"]}
+    usual = REFINED if args.refine and hasattr(args, "evidence") else {}
+    return usual | {name: value for name, value in given.items() if value is not None}
 
 def _additions(args: argparse.Namespace) -> dict:
     "What `args` says of this kit's additions to MaskGIT. ValueError if --plain stands beside an option which it sets."
@@ -212,8 +212,7 @@ def _additions(args: argparse.Namespace) -> dict:
     if args.plain and named: raise ValueError(f"--plain leaves out all additions: give it without {named}")
     if args.refine and args.no_composite:
         raise ValueError("--refine corrects what lies between known pixels: give it without --no-composite")
-    if args.plain: return PLAIN
-    return dict(evidence=_asked(args, "evidence", EVIDENCE), blend=not args.no_blend)
+    return PLAIN if args.plain else dict(blend=not args.no_blend)
 
 # %% ../nbs/appendix/h_cli.ipynb #h-019
 def _save_frames(model: MaskGIT, result: Inpainting, images: Tensor, holes: Tensor, targets: list[Path],
@@ -233,9 +232,9 @@ def _inpaint(args: argparse.Namespace) -> int:
     folders = [out, frames] if args.frames else [out]
     for folder in folders:
         _check_targets(folder, [folder / f"{path.stem}.png" for path in paths], [args.image, args.hole])
-    for folder in folders: _output_folder(folder)
     process, find, failed, shares = _this_process(args), mask_finder(args.hole, paths), [], []
     model, generator = _load_mender(args), torch.Generator().manual_seed(args.seed)
+    for folder in folders: _output_folder(folder)
     bar = tqdm(total=-(-len(paths) // process.num_processes), desc="inpaint", unit="image",
                disable=not process.is_main_process)
     with _in_precision(args), bar:
@@ -244,7 +243,7 @@ def _inpaint(args: argparse.Namespace) -> int:
             if pairs is None: continue
             names, images, holes = pairs
             result = model.inpaint(images, holes, dilate=args.dilate, composite=not args.no_composite,
-                                   frames=args.frames, generator=generator, **added, **_decode_options(args))
+                                   frames=args.frames, generator=generator, **_decode_options(args) | added)
             for path, x in zip(names, result.images.cpu()): save_png(x, out / f"{path.stem}.png")
             sheets = [frames / f"{path.stem}.png" for path in names]
             if args.frames: _save_frames(model, result, images, holes, sheets, blend=added["blend"], refine=args.refine)
@@ -260,12 +259,12 @@ def _inpaint(args: argparse.Namespace) -> int:
 def _generate(args: argparse.Namespace) -> int:
     "maskgit-nb generate: writes 0000.png, 0001.png, ..."
     targets, generator = [args.out / f"{i:04d}.png" for i in range(args.n)], torch.Generator().manual_seed(args.seed)
-    like = Path(args.like) if args.like and not args.like.startswith("drawn:") else None
+    like = Path(args.like) if args.like and not is_drawn(args.like) else None
     if like and not like.is_dir(): raise FileNotFoundError(f"no folder {like} (--like)")
     _check_targets(args.out, targets, [like] if like else [])
-    out, process = _output_folder(args.out), _this_process(args)
-    model = _load_mender(args)
+    process, model = _this_process(args), _load_mender(args)
     favour = likeness(model, take_images(args.like, model.vqgan.config.image_size, 512)) if args.like else None
+    out = _output_folder(args.out)
     bar = tqdm(total=-(-args.n // process.num_processes), desc="generate", unit="image",
                disable=not process.is_main_process)
     with _in_precision(args), bar:
@@ -312,15 +311,15 @@ def _demo(args: argparse.Namespace) -> int:
     before = page.read_text(encoding="utf-8", errors="replace") if page.exists() else ""
     if args.out.is_dir() and any(args.out.iterdir()) and "maskgit_nb demo" not in before:
         raise ValueError(f"--out {args.out} holds other files than a demo: give another folder")
-    _output_folder(args.out)
     model = _load_mender(args)
+    _output_folder(args.out)
     size, generator = model.vqgan.config.image_size, torch.Generator().manual_seed(args.seed)
     images = torch.cat([_cc0_cat(size)[None], drawn_cats(16, seed=args.seed, size=size)])
     holes = random_holes(len(images), size, generator)
     began = time.perf_counter()
     with _in_precision(args):
-        result = model.inpaint(images, holes, dilate=args.dilate, evidence=_asked(args, "evidence", EVIDENCE),
-                               generator=generator, frames=True, **_decode_options(args))
+        result = model.inpaint(images, holes, dilate=args.dilate, generator=generator, frames=True,
+                               **_decode_options(args))
         seconds = time.perf_counter() - began
         text = resources.files("maskgit_nb").joinpath("static", "demo.html").read_text(encoding="utf-8")
         save_text(text.format(count=len(images), seconds=seconds, device=model.device, steps=len(result.steps)), page)
@@ -333,8 +332,7 @@ def _check_folders(args: argparse.Namespace, *weights: str | None) -> None:
     "ValueError if --out lies in a folder of data, or if --restart would move the `weights` that the run begins with."
     out = args.out.resolve()
     for source in [*args.data, *([] if args.val is None else [args.val])]:
-        drawn = source == "drawn" or source.startswith("drawn:")
-        if not drawn and out.is_relative_to(Path(source).resolve()):
+        if not is_drawn(source) and out.is_relative_to(Path(source).resolve()):
             raise ValueError(f"--out {args.out} lies in {source}, whose pictures are the data: give another folder")
     for name in filter(None, weights):
         if args.restart and Path(name).is_dir() and Path(name).resolve().is_relative_to(out):
@@ -578,12 +576,13 @@ def _add_decoding(parser: argparse.ArgumentParser, steps: int = 8, temperature: 
     _add_option(group, "--sweet-spot", "[-1,inf)", "accept everything at this step, -1 = never", -1)
     _add_option(group, "--seed", SEEDS, "same seed, same pictures", 0)
     group.add_argument("--refine", action="store_true",
-                       help="let one more network correct what was made; inpaint and demo then also take "
-                       f"evidence {REFINED['evidence']:g} and sampling temperature "
-                       f"{REFINED['sampling_temperature']:g}, unless given")
+                       help="let one more network correct what was made; inpaint and demo then also ask one for "
+                       "evidence and take a sampling temperature of "
+                       f"{REFINED['sampling_temperature']:g}, unless these are given")
     group.add_argument("--cached", action="store_true",
                        help="keep known tokens' keys and values between steps: sooner done, nearly the same")
     _add_option(group, "--precision", ["no", "bf16"], "bf16: sooner done where the processor can", "no")
+    parser.set_defaults(sampling_temperature=None)  # so that --refine and --like see what was given
 
 def _add_batch_size(parser: argparse.ArgumentParser) -> None:
     _add_option(parser, "--batch-size", "[1,1000000]", "images at a time", 64)
@@ -595,7 +594,7 @@ def _add_mending(parser: argparse.ArgumentParser) -> None:
     _add_option(parser, "--evidence", "[0,inf)", "weight of what half-seen tokens show, 0 = treat them as unseen",
                 EVIDENCE)
     _add_decoding(parser)
-    parser.set_defaults(evidence=None, sampling_temperature=None)  # so that --plain and --refine see what was given
+    parser.set_defaults(evidence=None)  # so that --plain and --refine see what was given
 
 # %% ../nbs/appendix/h_cli.ipynb #h-043c
 def _add_training(parser: argparse.ArgumentParser) -> None:
@@ -654,7 +653,8 @@ def _add_pictures(command: Callable[..., argparse.ArgumentParser]) -> None:
     _add_option(sub, "--n", "[1,1000000]", "how many", 16)
     sub.add_argument("--out", type=_place, required=True, help="folder for 0000.png, 0001.png, ...")
     sub.add_argument("--like", type=_name, metavar="FOLDER",
-                     help="lean towards pictures like these: a folder, of which the first 512 are used, or drawn:N")
+                     help="lean towards pictures like these: a folder, of which the first 512 are used, or drawn:N; "
+                     f"then the sampling temperature is {ALIKE['sampling_temperature']}, unless given")
     _add_decoding(sub, **GENERATING)
     _add_batch_size(sub)
     sub = command(_demo, "demo", "mend a CC0 photograph and sixteen drawn cats, and write a page to open",

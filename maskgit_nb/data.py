@@ -26,7 +26,8 @@ from .vqgan import VQGAN, VQGANConfig
 __all__ = ['MOST_HELD', 'RESULTS', 'open_picture', 'load_image', 'fit_picture', 'load_hole', 'crop_hole', 'find_pictures',
            'ImageFolder', 'Pictures', 'data_root', 'check_zip', 'find_split', 'read_gt_csv', 'download_cats',
            'EndlessBatches', 'read_ahead', 'take_batches', 'write_shards', 'ShardStream', 'FreshCats', 'fingerprint',
-           'write_together', 'cached_pictures', 'decoded', 'open_images', 'take_images', 'open_pairs', 'open_train']
+           'write_together', 'cached_pictures', 'decoded', 'is_drawn', 'open_images', 'take_images', 'open_pairs',
+           'open_train']
 
 # %% ../nbs/appendix/b_data.ipynb #b-01008
 _WHITES = {  # by mode, levels that may be white, each with the least that the brightest pixel of such a picture has
@@ -594,6 +595,10 @@ def decoded(images: Dataset | ShardStream | FreshCats, folder: Path, accelerator
     return Pictures(torch.cat([part.levels[part.rows] for part in parts]), parts[0].flip)
 
 # %% ../nbs/appendix/b_data.ipynb #b-12069a
+def is_drawn(source: str) -> bool:
+    "Whether it names drawn cats, `drawn` or `drawn:N`, and not a place (a folder of that name is `./drawn`)."
+    return source.split(":")[0] == "drawn"
+
 def _drawn_number(source: str) -> int:
     "The N of `drawn:N`. ValueError unless it is a number from 1 to a million."
     number = source.removeprefix("drawn:")
@@ -601,7 +606,7 @@ def _drawn_number(source: str) -> int:
     raise ValueError(f"drawn cats are given as drawn:N, with N from 1 to 1000000; got {source[:40]}")
 
 def _open_one(source: str, size: int, flip: bool) -> Dataset:
-    if not source.startswith("drawn:"): return ImageFolder(source, size, flip)
+    if not is_drawn(source): return ImageFolder(source, size, flip)
     return Pictures(to_uint8(drawn_cats(_drawn_number(source), size=size)), flip)
 
 # %% ../nbs/appendix/b_data.ipynb #b-12069g
@@ -622,7 +627,7 @@ def open_images(sources: str | Sequence[str], size: int = 64, flip: bool = False
 # %% ../nbs/appendix/b_data.ipynb #b-12069e
 def take_images(source: str, size: int = 64, most: int = 256) -> Tensor:
     "At most the first `most` images (M,3,size,size) of a folder, damaged ones named, or of `drawn:N` (seed 3)."
-    if source.startswith("drawn:"): return drawn_cats(min(most, _drawn_number(source)), seed=3, size=size)
+    if is_drawn(source): return drawn_cats(min(most, _drawn_number(source)), seed=3, size=size)
     good, fault = [], ""
     for levels, faults in ImageFolder(source, size).decode():
         for x, fault in zip(levels, faults):

@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from . import moved
 from .decoding import Step, decode, evaluating, predict
 from .files import find_weights, load_module, save_module
-from .transformer import BidirectionalTransformer
+from .transformer import BidirectionalTransformer, CodeScores
 from .vqgan import VQGAN, build_layers
 
 def __getattr__(name: str): return moved(__name__, name)  # names that have moved to an appendix
 
 # %% auto #0
-__all__ = ['FILLS', 'EVIDENCE', 'PLAIN', 'REFINED', 'GENERATING', 'hole_to_mask', 'composite', 'TwoStages', 'smooth_fill',
-           'grey_fill', 'visible_evidence', 'harmonic_fill', 'poisson_blend', 'RefinerConfig', 'Refiner', 'ThreeStages',
-           'Inpainting', 'check_images', 'check_inputs', 'MaskGIT', 'step_images', 'likeness']
+__all__ = ['FILLS', 'EVIDENCE', 'PLAIN', 'REFINED', 'GENERATING', 'ALIKE', 'hole_to_mask', 'composite', 'TwoStages',
+           'smooth_fill', 'grey_fill', 'visible_evidence', 'harmonic_fill', 'poisson_blend', 'RefinerConfig', 'Refiner',
+           'EvidenceConfig', 'Evidence', 'ThreeStages', 'Inpainting', 'check_images', 'check_inputs', 'MaskGIT',
+           'step_images', 'likeness']
 
 # %% ../nbs/08_inpainting.ipynb #08-012
 def hole_to_mask(holes: Tensor, grid: int = 16, dilate: int = 0) -> Tensor:
@@ -152,39 +153,102 @@ class Refiner(nn.Module):
         "The network in `file` of a shipped name, folder or Hub id; errors as `find_weights` and `load_module`."
         return load_module(find_weights(name) / file, cls, RefinerConfig)
 
+# %% ../nbs/08_inpainting.ipynb #08-041g
+@dataclass(frozen=True)
+class EvidenceConfig:
+    "An `Evidence` of `blocks` residual blocks with `width` channels, for tokens of `patch` pixels' side."
+    width: int = 128
+    blocks: int = 4
+    patch: int = 4
+    codebook_size: int = 1024
+    code_dim: int = 32
+
+class Evidence(nn.Module):
+    """What the visible pixels say about each token's code, learned: for `filled` images (B,3,H,W), their `holes`
+    (B,1,H,W) and the vectors (B,D,h,w) that `vqgan` makes of them, numbers (B,N,K) to add to logits. Untrained it says
+    nothing."""
+    def __init__(self, config: EvidenceConfig = EvidenceConfig()):
+        super().__init__()
+        self.config, width = config, config.width
+        blocks = [("res", width, width, 3)] * config.blocks
+        channels = 4 * config.patch**2 + config.code_dim
+        self.layers = build_layers([("conv", channels, width, 3), *blocks, ("norm", width), ("silu",)])
+        self.scores, self.bias = CodeScores(width, config.code_dim), nn.Parameter(torch.zeros(config.codebook_size))
+        for part in self.scores.parameters(): nn.init.zeros_(part)
+
+    def forward(self, vqgan: VQGAN, filled: Tensor, holes: Tensor, latents: Tensor) -> Tensor:
+        seen = F.pixel_unshuffle(torch.cat([filled, holes.to(filled.dtype)], 1), self.config.patch)
+        z = vqgan.quantizer.on_sphere(latents.float().movedim(1, -1)).movedim(-1, 1)
+        h = self.layers(torch.cat([seen, z.to(seen.dtype)], 1)).flatten(2).transpose(1, 2)  # (B, N, width)
+        return 8 * self.scores(h, vqgan.quantizer.codebook.detach()) + self.bias  # 8: the transformer's first scale
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, file: str = "evidence.safetensors") -> Evidence:
+        "The network in `file` of a shipped name, folder or Hub id; errors as `find_weights` and `load_module`."
+        return load_module(find_weights(name) / file, cls, EvidenceConfig)
+
+def _check_fit(evidence: Evidence, vqgan: VQGAN) -> None:
+    "ValueError unless the evidence is about tokens as the VQGAN's."
+    ours, theirs = evidence.config, vqgan.config
+    ours = dict(patch=ours.patch, codebook_size=ours.codebook_size, code_dim=ours.code_dim)
+    patch = theirs.image_size // theirs.grid
+    theirs = dict(patch=patch, codebook_size=theirs.codebook_size, code_dim=theirs.latent_dim)
+    if ours != theirs: raise ValueError(f"evidence.safetensors is for tokens of {ours}; the VQGAN's are of {theirs}")
+
 # %% ../nbs/08_inpainting.ipynb #08-041e
 class ThreeStages(TwoStages):
-    "`TwoStages`, and a `refiner` if there is one."
-    def __init__(self, vqgan: VQGAN, transformer: BidirectionalTransformer, refiner: Refiner | None = None):
+    "`TwoStages`, with a `refiner` and an `evidence` network if there are such. ValueError if one does not fit."
+    def __init__(self, vqgan: VQGAN, transformer: BidirectionalTransformer, refiner: Refiner | None = None,
+                 evidence: Evidence | None = None):
         super().__init__(vqgan, transformer)
-        self.refiner = refiner
+        if evidence is not None: _check_fit(evidence, vqgan)
+        self.refiner, self.evidence = refiner, evidence
         self.eval()
 
+    def need(self, name: str) -> nn.Module:
+        "The network `name`, refiner or evidence; ValueError if there is none."
+        network, instead = getattr(self, name), dict(refiner="leave refine out", evidence="give evidence a weight")
+        if network is None:
+            raise ValueError(f"these weights lack {name}.safetensors, which cats64-small has: {instead[name]}")
+        return network
+
     def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
-        "As `TwoStages.save_pretrained`, and `refiner.safetensors` if there is a refiner."
+        "As `TwoStages.save_pretrained`, with `refiner.safetensors` and `evidence.safetensors` if there are such."
         super().save_pretrained(folder, half)
-        if self.refiner is not None: save_module(self.refiner, Path(folder) / "refiner.safetensors", half)
+        for name in ("refiner", "evidence"):
+            network = getattr(self, name)
+            if network is not None: save_module(network, Path(folder) / f"{name}.safetensors", half)
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> ThreeStages:
-        "As `TwoStages.from_pretrained`, with the refiner if the weights have one."
+        "As `TwoStages.from_pretrained`, with refiner and evidence if the weights have them."
         folder = find_weights(name)
-        model = super().from_pretrained(folder)
-        if (folder / "refiner.safetensors").is_file(): model.refiner = Refiner.from_pretrained(folder)
-        return model
+        pair, kinds = TwoStages.from_pretrained(folder), dict(refiner=Refiner, evidence=Evidence)
+        found = {name: kind.from_pretrained(folder) for name, kind in kinds.items()
+                 if (folder / f"{name}.safetensors").is_file()}
+        return cls(pair.vqgan, pair.transformer, **found)
+
+    def evidence_logits(self, filled: Tensor, holes: Tensor, evidence: float | str,
+                        latents: Tensor | None = None) -> Tensor | None:
+        """What the visible pixels add to the logits, (B,N,K): `visible_evidence` with a weight, nothing (None) with 0,
+        the network's numbers if `evidence` is "learned". `latents` may be given as there."""
+        if evidence == 0: return None
+        if evidence != "learned": return visible_evidence(self.vqgan, filled, holes, evidence, latents)
+        latents = self.vqgan.latents(filled) if latents is None else latents
+        return self.need("evidence")(self.vqgan, filled, holes, latents)
 
     @torch.no_grad()
     def refined(self, images: Tensor, holes: Tensor) -> Tensor:
         "Images (B,3,H,W) whose `holes` (B,1,H,W) are mended, corrected by the refiner. ValueError if there is none."
-        if self.refiner is None: raise ValueError("refine needs weights with a refiner.safetensors, as cats64-small")
-        images, holes = images.to(self.device), holes.to(self.device)
-        with evaluating(self.refiner): made = self.refiner(images.float(), holes)
+        refiner, images, holes = self.need("refiner"), images.to(self.device), holes.to(self.device)
+        with evaluating(refiner): made = refiner(images.float(), holes)
         return torch.where(holes, made.clamp(-1, 1).to(images.dtype), images)
 
 # %% ../nbs/08_inpainting.ipynb #08-052
 PLAIN = dict(fill="grey", evidence=0.0, blend=False)  # options of `inpaint`: MaskGIT without this kit's three additions
-REFINED = dict(refine=True, evidence=45.0, sampling_temperature=0.7)  # with what the shipped refiner learned to correct
+REFINED = dict(refine=True, evidence="learned", sampling_temperature=0.7)  # with both networks that know the pixels
 GENERATING = dict(steps=12, temperature=9.0, guidance=0.3)  # of `generate`: variety, whose parts still agree
+ALIKE = dict(sampling_temperature=1.1)  # of `generate` with a `favour`, which narrows what is made
 
 class Inpainting(NamedTuple):
     """What `MaskGIT.inpaint` gives: `images` (B,3,H,W), their `tokens` (B,N), the `mask` (B,N) it started from, and
@@ -194,7 +258,6 @@ class Inpainting(NamedTuple):
     mask: Tensor
     steps: list[Step]
 
-# %% ../nbs/08_inpainting.ipynb #08-052a
 def check_images(images: Tensor, size: int) -> None:
     "ValueError unless images (B,3,size,size) are float."
     if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
@@ -207,6 +270,11 @@ def check_inputs(images: Tensor, holes: Tensor, size: int) -> None:
     if tuple(holes.shape) != (len(images), 1, size, size) or holes.dtype != torch.bool:
         raise ValueError(f"holes must be bool ({len(images)},1,{size},{size}), True = missing; "
                          f"got {holes.dtype} {tuple(holes.shape)}")
+
+def _check_evidence(evidence: float | str) -> None:
+    "ValueError unless it is a weight or \"learned\"."
+    if evidence != "learned" and (isinstance(evidence, str) or not evidence >= 0):
+        raise ValueError(f"evidence must be a weight from 0 up, or 'learned'; got {evidence!r}")
 
 def _check_favour(favour: Tensor | None, codes: int) -> None:
     "ValueError unless it is None or has a number for each code."
@@ -221,35 +289,36 @@ def _check_favour(favour: Tensor | None, codes: int) -> None:
 class MaskGIT(ThreeStages):
     """Mends holes in images and makes new ones (Chang et al. 2022), by default with three additions of this kit: a
     smooth filling for the encoder (`smooth_fill`), half-seen tokens (`visible_evidence`), no seam (`poisson_blend`).
-    The options `PLAIN` leave them out. A `refiner`, if there is one, corrects the holes when it is asked to."""
+    The options `PLAIN` leave them out. `REFINED` lets two more networks help, the `evidence` and the `refiner`."""
     @torch.no_grad()
     def inpaint(self, images: Tensor, holes: Tensor, steps: int = 8, schedule: str | Callable = "cosine",
                 temperature: float = 1.0, order: str = "confidence", dilate: int = 0, fill: str = "smooth",
-                evidence: float = EVIDENCE, composite: bool = True, blend: bool = True,
+                evidence: float | str = EVIDENCE, composite: bool = True, blend: bool = True,
                 refine: bool = False, favour: Tensor | None = None, generator: torch.Generator | None = None,
                 frames: bool = False, **options) -> Inpainting:
         """Mend `holes` (B,1,H,W; bool, True = missing) in `images` (B,3,H,W; in [-1,1]; what lies in a hole is unused).
 
         `steps`, `schedule`, `temperature`, `order` and further `options` are those of `decode`, `dilate` that of
         `hole_to_mask`. `fill` is what the encoder sees in the hole, "smooth" (`smooth_fill`) or "grey"; `evidence` the
-        weight of `visible_evidence` (0: half-seen tokens count as unseen). `composite` puts the known pixels back, bit
-        for bit, and `blend` lets the hole meet them without a seam (`poisson_blend`); `refine` then lets the `refiner`
-        correct it. `favour` (K,) is added to the logits of every token, as `likeness` gives it. `frames` keeps every
-        `Step`. A hole over the whole image generates; no hole at all returns the image. ValueError on shapes or
-        options."""
+        weight of `visible_evidence` (0: half-seen tokens count as unseen), or "learned": the `evidence` network's.
+        `composite` puts the known pixels back, bit for bit, and `blend` lets the hole meet them without a seam
+        (`poisson_blend`); `refine` then lets the `refiner` correct it. `favour` (K,) is added to the logits of every
+        token, as `likeness` gives it. `frames` keeps every `Step`. A hole over the whole image generates; no hole at
+        all returns the image. ValueError on shapes or options."""
         check_inputs(images, holes, self.vqgan.config.image_size)
         _check_favour(favour, self.vqgan.config.codebook_size)
-        if evidence < 0: raise ValueError(f"evidence must not be negative; got {evidence}")
+        _check_evidence(evidence)
         if fill not in FILLS: raise ValueError(f"fill must be one of {', '.join(FILLS)}; got {fill!r}")
-        if refine and (self.refiner is None or not composite):
-            raise ValueError("refine needs weights with a refiner.safetensors, as cats64-small, and composite")
+        for name, asked in dict(refiner=refine, evidence=evidence == "learned").items():
+            if asked: self.need(name)
+        if refine and not composite: raise ValueError("refine needs known pixels around: composite=True")
         images, holes = images.to(self.device), holes.to(self.device)
         mask, trace = hole_to_mask(holes, self.vqgan.config.grid, dilate), []
         with evaluating(self.vqgan):
             filled = FILLS[fill](images.float(), holes)
             latents = self.vqgan.latents(filled)  # once, for the tokens and for the evidence
             tokens = self.vqgan.quantizer(latents).tokens
-            bias = visible_evidence(self.vqgan, filled, holes, evidence, latents) if evidence else None
+            bias = self.evidence_logits(filled, holes, evidence, latents)
             if favour is not None:
                 favour = favour.to(self.device, torch.float32).expand(*mask.shape, -1)
                 bias = favour if bias is None else bias + favour
@@ -264,11 +333,13 @@ class MaskGIT(ThreeStages):
 
     @torch.no_grad()
     def generate(self, n: int, generator: torch.Generator | None = None, **options) -> Inpainting:
-        "Make `n` images from nothing: `inpaint` with everything missing, and its options, by default `GENERATING`."
+        """Make `n` images from nothing: `inpaint` with everything missing, and its options, by default `GENERATING`,
+        with a `favour` also `ALIKE`."""
         if n < 1: raise ValueError(f"n must be at least 1; got {n}")
         size = self.vqgan.config.image_size
         holes = torch.ones(n, 1, size, size, dtype=torch.bool)
-        return self.inpaint(torch.zeros(n, 3, size, size), holes, generator=generator, **GENERATING | options)
+        usual = GENERATING | ({} if options.get("favour") is None else ALIKE)
+        return self.inpaint(torch.zeros(n, 3, size, size), holes, generator=generator, **usual | options)
 
 # %% ../nbs/08_inpainting.ipynb #08-064
 def step_images(model: MaskGIT, images: Tensor, holes: Tensor, result: Inpainting, blend: bool = True,

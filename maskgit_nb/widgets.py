@@ -18,7 +18,7 @@ from .data import fit_picture, open_picture
 from .decoding import decided_at, predict, token_picture
 from .images import random_holes, to_picture, to_tensor
 from .inpainting import EVIDENCE, FILLS, Inpainting, MaskGIT, check_inputs, hole_to_mask, smooth_fill
-from .inpainting import step_images, visible_evidence
+from .inpainting import step_images
 from .schedules import SCHEDULES, get_schedule, mask_counts, masked_share
 from .vqgan import VQGAN
 
@@ -189,7 +189,7 @@ def _pictures(result: Inpainting, logits: Tensor, frames: Tensor) -> list[dict]:
 # %% ../nbs/appendix/g_widgets.ipynb #g-018
 @torch.no_grad()
 def record(model: MaskGIT, images: Tensor, holes: Tensor, name: str = "", schedule: str | Callable = "cosine",
-           evidence: float = EVIDENCE, fill: str = "smooth", blend: bool = True,
+           evidence: float | str = EVIDENCE, fill: str = "smooth", blend: bool = True,
            refine: bool = False, **options) -> dict:
     """A finished run for the `Scrubber`: `model.inpaint` with these options, and all that its steps decided. ValueError
     if no image has a hole."""
@@ -200,9 +200,9 @@ def record(model: MaskGIT, images: Tensor, holes: Tensor, name: str = "", schedu
         options |= dict(schedule=schedule, evidence=evidence, fill=fill, blend=blend, refine=refine)
         result = model.inpaint(images, holes, frames=True, **options)
     logits = heard_logits(result, heard)
-    if evidence:
-        filled = FILLS[fill](images, holes).to(model.device)
-        logits = logits + visible_evidence(model.vqgan, filled, holes.to(model.device), evidence).cpu()
+    filled = FILLS[fill](images.float(), holes).to(model.device)
+    said = model.evidence_logits(filled, holes.to(model.device), evidence)
+    if said is not None: logits = logits + said.cpu()
     shown = step_images(model, images, holes, result, blend, refine).cpu()
     frames = torch.cat([images.masked_fill(holes, 0.0)[None], shown])
     left = _tokens_left(result)

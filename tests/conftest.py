@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from maskgit_nb.data import data_root
-from maskgit_nb.inpainting import MaskGIT, Refiner, RefinerConfig
+from maskgit_nb.inpainting import Evidence, EvidenceConfig, MaskGIT, Refiner, RefinerConfig
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
 from maskgit_nb.vqgan import VQGAN, VQGANConfig
 
@@ -60,7 +60,9 @@ def tiny_maskgit(seed: int = 0) -> MaskGIT:
             if p.ndim > 1: torch.nn.init.normal_(p, std=0.3)
         refiner = Refiner(RefinerConfig(width=8, blocks=1))
         torch.nn.init.normal_(refiner.layers[-2].weight, std=0.1)
-    return MaskGIT(vqgan, transformer, refiner)
+        evidence = Evidence(EvidenceConfig(8, 1, SIZE // GRID, CODES, CODE_DIM))
+        for part in (evidence.scores.weight, evidence.bias): torch.nn.init.normal_(part, std=0.3)
+    return MaskGIT(vqgan, transformer, refiner, evidence)
 
 
 @pytest.fixture(scope="session")

@@ -302,7 +302,8 @@ def test_index_beyond_the_folder(tmp_path):
 
 # --- weights
 
-FILES = ("vqgan.safetensors", "transformer.safetensors")
+STAGES = ("vqgan.safetensors", "transformer.safetensors")
+FILES = (*STAGES, "refiner.safetensors", "evidence.safetensors")
 
 
 @pytest.fixture
@@ -311,7 +312,7 @@ def weights(make_maskgit, tmp_path) -> Path:
     return tmp_path / "weights"
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", STAGES)
 def test_weights_folder_with_a_missing_file(weights, name):
     (weights / name).unlink()
     names(refusal(MaskGIT.from_pretrained, weights, error=FileNotFoundError), weights / name)

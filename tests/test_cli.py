@@ -349,7 +349,7 @@ def test_what_training_must_not_begin_with_is_one_sentence(tmp_path, capsys, opt
     said = capsys.readouterr().err.strip().splitlines()
     assert status == 1 and len(said) == 1 and words in said[0]
     kept = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert kept == ["refiner.safetensors", "transformer.safetensors", "vqgan.safetensors"]
+    assert kept == [f"{name}.safetensors" for name in ("evidence", "refiner", "transformer", "vqgan")]
 
 
 def test_drawn_cats_to_validate_on_are_not_among_those_trained_on():
@@ -417,7 +417,7 @@ def test_plain_leaves_out_the_three_additions(weights, pictures, tmp_path):
     ways = dict(usual=[], plain=["--plain"], apart=["--evidence", "0", "--no-blend"])
     asked = {name: asked_of_inpaint(weights, pictures, tmp_path / name, "--frames", *options)
              for name, options in ways.items()}
-    assert (asked["usual"]["evidence"], asked["usual"]["blend"]) == (EVIDENCE, True) and "fill" not in asked["usual"]
+    assert asked["usual"]["blend"] and not {"evidence", "sampling_temperature", "fill"} & {*asked["usual"]}
     assert not asked["usual"]["refine"]
     assert asked["plain"] == asked["usual"] | PLAIN and asked["apart"] == asked["usual"] | dict(evidence=0.0,
                                                                                                 blend=False)
@@ -460,10 +460,15 @@ def test_refine_is_refused_where_it_cannot_be(weights, pictures, tmp_path, capsy
     assert run(weights, *pictures, tmp_path / "out", "--refine", "--no-composite") == 1
     assert "give it without --no-composite" in capsys.readouterr().err and not (tmp_path / "out").exists()
     shutil.copytree(weights, tmp_path / "alone")
-    (tmp_path / "alone" / "refiner.safetensors").unlink()
-    assert run(tmp_path / "alone", *pictures, tmp_path / "out", "--refine") == 1
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1 and "refiner.safetensors" in said[0] and "alone" in said[0]
+    for name in ("evidence", "refiner"):
+        (tmp_path / "alone" / f"{name}.safetensors").unlink()
+        assert run(tmp_path / "alone", *pictures, tmp_path / "out", "--refine") == 1
+        said = capsys.readouterr().err.strip().splitlines()
+        assert len(said) == 1 and f"{name}.safetensors" in said[0] and "alone" in said[0]
+        assert not (tmp_path / "out").exists()
+        if name == "refiner": continue
+        assert run(tmp_path / "alone", *pictures, tmp_path / "weighed", "--refine", "--evidence", "9") == 0
+        capsys.readouterr()
 
 
 def test_generate_like_examples_and_refined(weights, pictures, tmp_path, capsys):

@@ -1,6 +1,7 @@
 "Masks, schedules and decoding at the edges of what they take."
 import itertools
 import math
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
@@ -28,6 +29,7 @@ from maskgit_nb.images import random_holes
 from maskgit_nb.inpainting import (
     EVIDENCE,
     PLAIN,
+    Evidence,
     MaskGIT,
     Refiner,
     RefinerConfig,
@@ -36,6 +38,7 @@ from maskgit_nb.inpainting import (
     harmonic_fill,
     hole_to_mask,
     poisson_blend,
+    smooth_fill,
     step_images,
     visible_evidence,
 )
@@ -163,6 +166,10 @@ def test_inpaint_and_generate_do_by_themselves_what_they_say(maskgit):
     made = maskgit.inpaint(images, everything, steps=12, temperature=9.0, guidance=0.3, generator=seeded(),
                            **options)
     assert torch.equal(maskgit.generate(2, seeded()).images, made.images)
+    favour = torch.linspace(-3, 0, 24)
+    with patch.object(MaskGIT, "inpaint") as asked: maskgit.generate(2, favour=favour)
+    assert asked.call_args.kwargs == dict(generator=None, steps=12, temperature=9.0, guidance=0.3, favour=favour,
+                                          sampling_temperature=1.1)
     assert torch.equal(poisson_blend(images, -images, holes), poisson_blend(images, -images, holes, rounds=25))
     assert torch.equal(harmonic_fill(images, holes), harmonic_fill(images, holes, rounds=25))
 
@@ -223,8 +230,55 @@ def test_refine_is_refused_without_a_refiner_and_without_known_pixels(make_maskg
     for run in (lambda: alone.inpaint(images, holes, refine=True), lambda: alone.refined(images, holes)):
         with pytest.raises(ValueError, match="refiner.safetensors"): run()
     alone.save_pretrained(tmp_path / "alone")
-    assert sorted(path.name for path in (tmp_path / "alone").iterdir()) == ["transformer.safetensors",
-                                                                            "vqgan.safetensors"]
+    kept = [f"{name}.safetensors" for name in ("evidence", "transformer", "vqgan")]
+    assert sorted(path.name for path in (tmp_path / "alone").iterdir()) == kept
+
+
+def test_learned_evidence_is_what_its_network_says_before_and_while_decoding(make_maskgit):
+    maskgit, seeded = make_maskgit(), lambda: torch.Generator().manual_seed(5)
+    vqgan, evidence = maskgit.vqgan, maskgit.evidence
+    images = torch.rand(3, 3, 16, 16, generator=seeded()) * 2 - 1
+    holes = random_holes(3, 16, seeded())
+    filled, mask = smooth_fill(images, holes), hole_to_mask(holes, 4)
+    with torch.no_grad():
+        latents = vqgan.latents(filled)
+        said = evidence(vqgan, filled, holes, latents)
+        # by hand: each token's patch of red, green, blue and hole, channel by channel, above the encoder's vector
+        patches = torch.cat([filled, holes.float()], 1).unflatten(3, (4, 4)).unflatten(2, (4, 4))  # (B, 4, h, y, w, x)
+        seen = patches.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+        h = evidence.layers(torch.cat([seen, torch.nn.functional.normalize(latents, dim=1)], 1))
+        points = evidence.scores.weight @ h.flatten(2) + evidence.scores.bias[:, None]
+        right = 8 * torch.einsum("bdn,kd->bnk", points, vqgan.quantizer.codebook) + evidence.bias
+        torch.testing.assert_close(said, right, atol=1e-4, rtol=1e-4)
+    decoded = [*decode(maskgit.transformer, vqgan.encode(filled), mask, logit_bias=said, generator=seeded())][-1]
+    mended = maskgit.inpaint(images.masked_fill(holes, torch.nan), holes, evidence="learned", generator=seeded())
+    assert torch.equal(mended.tokens, decoded.tokens)
+    for other in (0.0, EVIDENCE):
+        assert not torch.equal(maskgit.inpaint(images, holes, evidence=other, generator=seeded()).tokens, mended.tokens)
+    maskgit.evidence = Evidence(evidence.config)  # untrained
+    assert torch.equal(maskgit.inpaint(images, holes, evidence="learned", generator=seeded()).images,
+                       maskgit.inpaint(images, holes, evidence=0.0, generator=seeded()).images)
+
+
+def test_learned_evidence_is_refused_where_there_is_none_or_it_does_not_fit(make_maskgit, tmp_path):
+    maskgit = make_maskgit()
+    images, holes = torch.zeros(1, 3, 16, 16), torch.ones(1, 1, 16, 16, dtype=torch.bool)
+    maskgit.save_pretrained(tmp_path)
+    again = MaskGIT.from_pretrained(tmp_path)
+    runs = [m.inpaint(images, holes, evidence="learned", generator=torch.Generator().manual_seed(0)).images
+            for m in (maskgit, again)]
+    assert torch.equal(*runs) and not again.evidence.training
+    (tmp_path / "evidence.safetensors").unlink()
+    alone = MaskGIT.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="lack evidence.safetensors.*give evidence a weight"):
+        alone.inpaint(images, holes, evidence="learned")
+    for wrong in ("learnt", -1, float("nan")):
+        with pytest.raises(ValueError, match=f"evidence must be .*, or 'learned'; got {wrong!r}"):
+            maskgit.inpaint(images, holes, evidence=wrong)
+    config = maskgit.evidence.config
+    for change in (dict(patch=2), dict(codebook_size=8), dict(code_dim=3)):
+        with pytest.raises(ValueError, match=f"tokens of .*{next(iter(change))}.*VQGAN's"):
+            MaskGIT(maskgit.vqgan, maskgit.transformer, evidence=Evidence(replace(config, **change)))
 
 
 @pytest.mark.parametrize("sign", [1, -1])

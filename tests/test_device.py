@@ -212,8 +212,8 @@ OPTIONS = [dict(), dict(order="halton"), dict(order="random"), dict(confidence="
            dict(temperature=4.5, confidence="prob"), dict(sampling_temperature=0.0), dict(sampling_temperature=2.0),
            dict(temperature=0.0, sampling_temperature=0.0), dict(top_k=3), dict(top_p=0.5), dict(top_k=5, top_p=0.9),
            dict(sweet_spot=1), dict(dilate=1), dict(dilate=2), dict(fill="grey"), dict(evidence=0.0),
-           dict(composite=False), dict(blend=False), dict(refine=True), dict(steps=1), dict(steps=6),
-           dict(frames=False)]
+           dict(evidence="learned"), dict(composite=False), dict(blend=False), dict(refine=True), dict(steps=1),
+           dict(steps=6), dict(frames=False)]
 BY_SCHEDULE = [*(dict(schedule=name) for name in SCHEDULES if name != "cosine"), dict(schedule=lambda r: 1 - r)]
 
 
@@ -231,8 +231,8 @@ def test_inpaint_gives_the_cpus_numbers(maskgit, model, options):
 
 
 @everywhere
-@pytest.mark.parametrize("options", [dict(), dict(blend=False), dict(composite=False, evidence=0.0), dict(refine=True)],
-                         ids=named)
+@pytest.mark.parametrize("options", [dict(), dict(blend=False), dict(composite=False, evidence=0.0),
+                                     dict(refine=True, evidence="learned")], ids=named)
 def test_pictures_are_mended_wherever_they_are(maskgit, model, places, options):
     asked, given = dict(steps=2, frames=True) | options, placed((CATS, HOLES), places)
     result = model.inpaint(*given, generator=seeded(), **asked)

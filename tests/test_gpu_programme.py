@@ -229,6 +229,7 @@ def test_weights_and_their_card_are_taken_over(rehearsed: Path, repository: Path
     after, shipped = contents(repository), "maskgit_nb/weights/cats64-small/"
     for name in ("vqgan.safetensors", "transformer.safetensors"):
         assert after[shipped + name] == (rehearsed / name).read_bytes()
+    assert shipped + "evidence.safetensors" not in after  # it speaks of other codes
     record, card = read(rehearsed / "weights.json"), after[shipped + "README.md"].decode()
     assert json.loads(after[shipped + "training.json"]) == record["record"]
     assert "| VQGAN | 12 | 0 minutes |" in card and "Trained on 16 photographs" in card

@@ -49,8 +49,8 @@ def test_wheel_holds_weights_and_metadata(wheel: Path):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
-    for name in ("vqgan.safetensors", "transformer.safetensors", "refiner.safetensors", "direct.safetensors",
-                 "direct_perceptual.safetensors", "README.md", "training.json"):
+    for name in ("vqgan.safetensors", "transformer.safetensors", "refiner.safetensors", "evidence.safetensors",
+                 "direct.safetensors", "direct_perceptual.safetensors", "README.md", "training.json"):
         assert f"maskgit_nb/weights/cats64-small/{name}" in names
     for path in (ROOT / "maskgit_nb" / "static").iterdir(): assert f"maskgit_nb/static/{path.name}" in names
     required = re.findall(r"^Requires-Dist: (\S+)(?!.*extra)[^;]*$", metadata, re.M)

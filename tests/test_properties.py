@@ -317,7 +317,7 @@ def drawn_holes(shares: list[float], size: int, seed: int) -> Tensor:
 shares = st.lists(st.sampled_from([0.0, 0.01, 0.1, 1.0]), min_size=1, max_size=4)
 choices = st.fixed_dictionaries(dict(steps=st.integers(1, 6), schedule=st.sampled_from(sorted(SCHEDULES)),
                                      order=st.sampled_from(ORDERS), temperature=st.sampled_from([0.0, 4.5]),
-                                     dilate=st.integers(0, 2), evidence=st.sampled_from([0.0, 60.0]),
+                                     dilate=st.integers(0, 2), evidence=st.sampled_from([0.0, 60.0, "learned"]),
                                      fill=st.sampled_from(sorted(FILLS)), composite=st.booleans(), blend=st.booleans(),
                                      refine=st.booleans())).map(
                                          lambda options: options | dict(refine=options["refine"]
@@ -681,7 +681,7 @@ def test_saved_maskgit_comes_back_the_same(make_maskgit, tmp_path):
         torch.testing.assert_close(half.state_dict()[name], value, atol=1e-4, rtol=1e-3)
     for path in (tmp_path / "full").iterdir():
         assert (tmp_path / "a" / "half" / path.name).stat().st_size < 0.8 * path.stat().st_size
-    files = {"vqgan.safetensors", "transformer.safetensors", "refiner.safetensors"}
+    files = {f"{name}.safetensors" for name in ("vqgan", "transformer", "refiner", "evidence")}
     assert {path.name for path in (tmp_path / "full").iterdir()} == files
 
 

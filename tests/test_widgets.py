@@ -15,7 +15,7 @@ from maskgit_nb import widgets
 from maskgit_nb.cats import drawn_cats
 from maskgit_nb.decoding import decided_at
 from maskgit_nb.images import random_holes
-from maskgit_nb.inpainting import PLAIN, MaskGIT, hole_to_mask
+from maskgit_nb.inpainting import PLAIN, REFINED, MaskGIT, hole_to_mask
 from maskgit_nb.schedules import SCHEDULES, mask_counts
 from maskgit_nb.vqgan import VQGAN
 
@@ -64,7 +64,7 @@ def test_record_agrees_with_the_steps(model, cats, options):
             elif rivals: assert 1000 * probability <= rivals[-1][1] + 1
 
 
-@pytest.mark.parametrize("options", [dict(), dict(fill="grey"), dict(blend=False), dict(refine=True), PLAIN], ids=str)
+@pytest.mark.parametrize("options", [dict(), dict(fill="grey"), dict(blend=False), REFINED, PLAIN], ids=str)
 def test_record_shows_the_run_of_its_options(model, cats, hole, options):
     "Without noise a token's confidence is log p; the last frame is the mended picture, in a PNG of 128 colours."
     asked = dict(steps=3, temperature=0.0) | options

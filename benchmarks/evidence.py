@@ -1,0 +1,147 @@
+"""Train `Evidence`, which says what the visible pixels around a hole tell of the codes in it.
+
+usage: python -m benchmarks.evidence --data cats64/train --out DIR [--steps 4000] [--begin cats64-small]
+
+The transformer stands still. Every batch holds photographs, half of them mirrored, a share --drawn of it new drawn
+cats, with holes of `train --holes mixed`, of whose tokens a share gamma(u) is masked and the others are true. The
+network's numbers are added to the transformer's logits, and their cross-entropy with the true codes on the masked
+tokens is the loss. Writes evidence.safetensors, averaged weights, and evidence.json with the record; it goes on from
+its newest state. With `torchrun --nproc-per-node N -m benchmarks.evidence ...` each of N processes takes a batch of its
+own; the loss in the record is the first one's.
+"""
+import argparse
+import copy
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.refine import average
+from maskgit_nb.cats import drawn_cats
+from maskgit_nb.data import open_images
+from maskgit_nb.files import provenance, replacing, save_module, save_text
+from maskgit_nb.images import random_holes
+from maskgit_nb.inpainting import EVIDENCE, Evidence, MaskGIT, hole_to_mask, smooth_fill, visible_evidence
+from maskgit_nb.masking import random_mask
+from maskgit_nb.schedules import get_schedule
+from maskgit_nb.stages import mixed_holes
+
+
+def losses(model: MaskGIT, evidence: Evidence, images: Tensor, holes: Tensor, mask: Tensor,
+           weights: list[float]) -> list[Tensor]:
+    """The mean cross-entropy at `mask` (B,N), some of the tokens in `holes` (B,1,H,W) of `images` (B,3,H,W), with the
+    network, and with `visible_evidence` of each weight."""
+    vqgan, transformer = model.vqgan, model.transformer
+    in_half = torch.autocast("cpu", torch.bfloat16)
+    with torch.no_grad():
+        filled = smooth_fill(images, holes).contiguous(memory_format=torch.channels_last)
+        with in_half: latents = vqgan.latents(torch.cat([images, filled]))
+        true, seen = vqgan.quantizer(latents).tokens.chunk(2)  # not in half: near codes would become one
+        latents = latents[len(images):]
+        tokens = torch.where(hole_to_mask(holes), true, seen).masked_fill(mask, transformer.mask_token_id)
+        with in_half: logits = transformer(tokens, only=mask).float()
+        said = [visible_evidence(vqgan, filled, holes, weight, latents)[mask] for weight in weights]
+    with in_half: said.insert(0, evidence(vqgan, filled, holes, latents)[mask])
+    return [F.cross_entropy(logits + bias.float(), true[mask]) for bias in said]
+
+
+def validate(model: MaskGIT, evidence: Evidence, images: Tensor) -> list[float]:
+    """`losses` on whole free-form and then whole mixed holes: of the network, and of the formula with weights 0 and
+    `EVIDENCE`."""
+    found = []
+    for draw_holes in (random_holes, mixed_holes):
+        holes, sums = draw_holes(len(images), 64, torch.Generator().manual_seed(5)), torch.zeros(4)
+        for x, hole in zip(images.split(16), holes.split(16), strict=True):
+            mask = hole_to_mask(hole)
+            with torch.no_grad(): parts = losses(model, evidence, x, hole, mask, [0.0, EVIDENCE])
+            sums += torch.stack([*parts, torch.ones(())]) * mask.sum()
+        found += (sums[:3] / sums[3]).tolist()
+    return [round(value, 4) for value in found]
+
+
+def draw(photographs: Tensor, args: argparse.Namespace, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    "A batch: images, their holes, and the tokens that are masked."
+    drawn, gamma = round(args.drawn * args.batch_size), get_schedule("cosine")
+    rows = torch.randint(len(photographs), (args.batch_size - drawn,), generator=generator)
+    seed, images = int(torch.randint(2**31, (), generator=generator)), photographs[rows].float() / 127.5 - 1
+    if drawn: images = torch.cat([images, drawn_cats(drawn, seed)])
+    flip = (torch.rand(len(images), generator=generator) < 0.5).view(-1, 1, 1, 1)
+    holes = mixed_holes(len(images), 64, generator)[torch.randperm(len(images), generator=generator)]
+    ratio = torch.tensor([gamma(u) for u in torch.rand(len(images), generator=generator).tolist()]).clamp(0, 1)
+    mask = random_mask(ratio, candidates=hole_to_mask(holes), generator=generator)
+    return torch.where(flip, images.flip(-1), images), holes, mask
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="a folder of photographs")
+    parser.add_argument("--val", help="a folder of photographs to measure the loss on")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--weights", default="cats64-small")
+    parser.add_argument("--begin", help="a name or folder with an evidence.safetensors to go on from")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch-size", type=int, default=32, help="of each process")
+    parser.add_argument("--drawn", type=float, default=0.25, help="share of drawn cats")
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--ema", type=float, default=0.995)
+    args = parser.parse_args()
+    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if processes > 1: dist.init_process_group("gloo")
+    torch.manual_seed(args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    model, state, record = MaskGIT.from_pretrained(args.weights), args.out / "state.pt", args.out / "evidence.json"
+    net = Evidence.from_pretrained(args.begin) if args.begin else Evidence()
+    for part in (net, model.vqgan): part.to(memory_format=torch.channels_last)
+    mean, optimizer = copy.deepcopy(net), torch.optim.AdamW(net.parameters(), args.lr, betas=(0.9, 0.98))
+    parts, step, before, runs, curve = [net, mean, optimizer], 0, 0.0, [], []
+    if state.exists():
+        kept = torch.load(state, weights_only=True)
+        step, told = kept["step"], json.loads(record.read_text(encoding="utf-8"))
+        for part, old in zip(parts, kept["parts"], strict=True): part.load_state_dict(old)
+        before, runs, curve = told["seconds"], told["runs"], told["curve"]
+    pictures, val = open_images([args.data], 64), open_images([args.val], 64) if args.val else []
+    photographs = torch.stack([((picture + 1) * 127.5).round().byte() for picture in pictures])
+    val = torch.stack([val[i] for i in range(min(256, len(val)))]) if len(val) else None
+    generator = torch.Generator().manual_seed(1_000 * (args.seed + step) + rank)
+    made = provenance(shlex.join(["python", "-m", "benchmarks.evidence", *sys.argv[1:]]), args.seed, "cpu")
+    runs.append(made | dict(processes=processes, first=step))
+    began, seen = time.perf_counter(), []
+    while step < args.steps:
+        for group in optimizer.param_groups:
+            group["lr"] = args.lr * min(1.0, (step + 1) / 100) * (1 - step / args.steps)
+        loss, = losses(model, net, *draw(photographs, args, generator), weights=[])
+        optimizer.zero_grad()
+        loss.backward()
+        average(net)
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        decay = min(args.ema, step / (step + 10))
+        with torch.no_grad():
+            for kept, new in zip(mean.parameters(), net.parameters(), strict=True): kept.lerp_(new, 1 - decay)
+        seen.append(loss.item())
+        if rank or (step % 100 and step < args.steps): continue
+        measured = validate(model, mean, val) if val is not None and (step % 500 == 0 or step == args.steps) else []
+        curve.append([step, sum(seen) / len(seen), *measured])
+        seen = []
+        runs[-1] |= dict(last=step, images=(step - runs[-1]["first"]) * args.batch_size * processes)
+        seconds = round(before + time.perf_counter() - began)
+        columns = ["step", "loss", *(f"{holes}, {what}" for holes in ("free-form", "mixed")
+                                     for what in ("learned", "none", "formula"))]
+        save_text(json.dumps(dict(runs=runs, seconds=seconds, columns=columns, curve=curve)) + "\n", record)
+        with replacing(state) as partial:
+            torch.save(dict(step=step, parts=[part.state_dict() for part in parts]), partial)
+        save_module(mean, args.out / "evidence.safetensors", half=True)
+        print(*curve[-1], f"{seconds} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
