@@ -108,6 +108,10 @@ def networks(ours: BidirectionalTransformer, peers: Iterable[str]) -> dict[str, 
     return made
 
 
+def keeping(model: MaskGIT) -> MaskGIT:
+    return MaskGIT(model.vqgan, cached(model.transformer), model.refiner, model.evidence)
+
+
 def pictures(n: int) -> tuple[Tensor, Tensor]: return drawn_cats(n, seed=1), random_holes(n, generator=seeded(0))
 
 
@@ -151,7 +155,7 @@ def decode_part(quick: bool) -> list[dict]:
 
 def mend_part(quick: bool) -> list[dict]:
     rows, model = [], build("small")
-    before, kept = MaskGIT(model.vqgan, AllLogits(model.transformer)), MaskGIT(model.vqgan, cached(model.transformer))
+    before, kept = MaskGIT(model.vqgan, AllLogits(model.transformer)), keeping(model)
     def evidence(*given) -> Tensor: return visible_evidence(*given[:4])  # without the fifth: what was encoded already
     for batch in (1,) if quick else (1, 16):
         images, holes = pictures(batch)
@@ -163,7 +167,8 @@ def mend_part(quick: bool) -> list[dict]:
         ways = {"all logits, encoder twice": mend_before, "maskgit_nb": lambda: mend(model),
                 "kept keys": lambda: mend(kept), "bfloat16": lambda: mend(model, True),
                 "kept keys, bfloat16": lambda: mend(kept, True),
-                "refined": lambda: mend(model, **REFINED)}
+                "refined": lambda: mend(model, **REFINED),
+                "refined, kept keys, bfloat16": lambda: mend(kept, True, **REFINED)}
         flops, rates = {name: count_flops(run) for name, run in ways.items()}, []
         times = in_turns(ways, 9 if batch == 1 else 5,
                          lambda: rates.append(product_rate(model.transformer.config, min(batch, 8))))
@@ -276,8 +281,7 @@ def quality_part(quick: bool) -> list[dict]:
     from maskgit_nb.fid import image_features, lite_network
     images, holes, _ = open_pairs(64 if quick else 512)
     model, network = build("small"), lite_network()
-    kept = MaskGIT(model.vqgan, cached(model.transformer), model.refiner, model.evidence)
-    rows, true = [], image_features(images, network)
+    rows, kept, true = [], keeping(model), image_features(images, network)
     ways = {"maskgit_nb": model, "kept keys": kept, "bfloat16": model, "kept keys, bfloat16": kept, "refined": model,
             "refined, kept keys, bfloat16": kept}
     for name, mender in ways.items():

@@ -10,23 +10,15 @@ its newest state. With `torchrun --nproc-per-node N -m benchmarks.evidence ...` 
 own; the loss in the record is the first one's.
 """
 import argparse
-import copy
-import json
-import os
-import shlex
-import sys
-import time
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.refine import average
+from benchmarks.runs import Run, Trainer, average, join_processes
 from maskgit_nb.cats import drawn_cats
-from maskgit_nb.data import open_images
-from maskgit_nb.files import provenance, replacing, save_module, save_text
+from maskgit_nb.data import open_images, take_images
 from maskgit_nb.images import random_holes
 from maskgit_nb.inpainting import EVIDENCE, Evidence, MaskGIT, hole_to_mask, smooth_fill, visible_evidence
 from maskgit_nb.masking import random_mask
@@ -79,6 +71,47 @@ def draw(photographs: Tensor, args: argparse.Namespace, generator: torch.Generat
     return torch.where(flip, images.flip(-1), images), holes, mask
 
 
+class EvidenceTrainer(Trainer):
+    "The network and its optimizer, beside a `model` that stands still."
+    def __init__(self, args: argparse.Namespace, model: MaskGIT):
+        self.args, self.model = args, model
+        net = Evidence.from_pretrained(args.begin) if args.begin else Evidence()
+        for part in (net, model.vqgan): part.to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.AdamW(net.parameters(), args.lr, betas=(0.9, 0.98))
+        super().__init__(net, self.optimizer)
+
+    def learn(self, images: Tensor, holes: Tensor, mask: Tensor) -> list[float]:
+        "One step on a batch of `draw`; returns its loss."
+        args = self.args
+        for group in self.optimizer.param_groups:
+            group["lr"] = args.lr * min(1.0, (self.step + 1) / 100) * (1 - self.step / args.steps)
+        loss, = losses(self.model, self.net, images, holes, mask, weights=[])
+        self.optimizer.zero_grad()
+        loss.backward()
+        average(self.net)
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimizer.step()
+        self.follow(args.ema)
+        return [loss.item()]
+
+
+def train(args: argparse.Namespace) -> None:
+    "Train for `args.steps` steps, and write the weights and the record."
+    join_processes(args.seed)
+    model = MaskGIT.from_pretrained(args.weights)
+    trainer, pictures = EvidenceTrainer(args, model), open_images([args.data], 64)
+    photographs = torch.stack([((picture + 1) * 127.5).round().byte() for picture in pictures])
+    val = take_images(args.val, 64) if args.val else None
+    columns = [f"{holes}, {what}" for holes in ("free-form", "mixed") for what in ("learned", "none", "formula")]
+    run = Run(trainer, args, "evidence", "evidence", ["loss", *columns])
+
+    def measure() -> list[float]:
+        asked = val is not None and (trainer.step % 500 == 0 or not run.going)
+        return validate(model, trainer.mean, val) if asked else []
+
+    while run.going: run.tell(trainer.learn(*draw(photographs, args, run.generator)), measure)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="a folder of photographs")
@@ -93,54 +126,8 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--ema", type=float, default=0.995)
     args = parser.parse_args()
-    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if processes > 1: dist.init_process_group("gloo")
-    torch.manual_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
-    model, state, record = MaskGIT.from_pretrained(args.weights), args.out / "state.pt", args.out / "evidence.json"
-    net = Evidence.from_pretrained(args.begin) if args.begin else Evidence()
-    for part in (net, model.vqgan): part.to(memory_format=torch.channels_last)
-    mean, optimizer = copy.deepcopy(net), torch.optim.AdamW(net.parameters(), args.lr, betas=(0.9, 0.98))
-    parts, step, before, runs, curve = [net, mean, optimizer], 0, 0.0, [], []
-    if state.exists():
-        kept = torch.load(state, weights_only=True)
-        step, told = kept["step"], json.loads(record.read_text(encoding="utf-8"))
-        for part, old in zip(parts, kept["parts"], strict=True): part.load_state_dict(old)
-        before, runs, curve = told["seconds"], told["runs"], told["curve"]
-    pictures, val = open_images([args.data], 64), open_images([args.val], 64) if args.val else []
-    photographs = torch.stack([((picture + 1) * 127.5).round().byte() for picture in pictures])
-    val = torch.stack([val[i] for i in range(min(256, len(val)))]) if len(val) else None
-    generator = torch.Generator().manual_seed(1_000 * (args.seed + step) + rank)
-    made = provenance(shlex.join(["python", "-m", "benchmarks.evidence", *sys.argv[1:]]), args.seed, "cpu")
-    runs.append(made | dict(processes=processes, first=step))
-    began, seen = time.perf_counter(), []
-    while step < args.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = args.lr * min(1.0, (step + 1) / 100) * (1 - step / args.steps)
-        loss, = losses(model, net, *draw(photographs, args, generator), weights=[])
-        optimizer.zero_grad()
-        loss.backward()
-        average(net)
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        decay = min(args.ema, step / (step + 10))
-        with torch.no_grad():
-            for kept, new in zip(mean.parameters(), net.parameters(), strict=True): kept.lerp_(new, 1 - decay)
-        seen.append(loss.item())
-        if rank or (step % 100 and step < args.steps): continue
-        measured = validate(model, mean, val) if val is not None and (step % 500 == 0 or step == args.steps) else []
-        curve.append([step, sum(seen) / len(seen), *measured])
-        seen = []
-        runs[-1] |= dict(last=step, images=(step - runs[-1]["first"]) * args.batch_size * processes)
-        seconds = round(before + time.perf_counter() - began)
-        columns = ["step", "loss", *(f"{holes}, {what}" for holes in ("free-form", "mixed")
-                                     for what in ("learned", "none", "formula"))]
-        save_text(json.dumps(dict(runs=runs, seconds=seconds, columns=columns, curve=curve)) + "\n", record)
-        with replacing(state) as partial:
-            torch.save(dict(step=step, parts=[part.state_dict() for part in parts]), partial)
-        save_module(mean, args.out / "evidence.safetensors", half=True)
-        print(*curve[-1], f"{seconds} s", flush=True)
+    train(args)
 
 
 if __name__ == "__main__":

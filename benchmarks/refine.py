@@ -13,12 +13,7 @@ state. With `torchrun --nproc-per-node N -m benchmarks.refine train ...` each of
 Needs: pip install 'maskgit_nb[perceptual]'
 """
 import argparse
-import copy
 import dataclasses
-import json
-import os
-import shlex
-import sys
 import time
 from pathlib import Path
 
@@ -27,9 +22,10 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.runs import Run, Trainer, average, join_processes
 from maskgit_nb.cats import drawn_cats
 from maskgit_nb.data import open_images
-from maskgit_nb.files import provenance, replacing, save_module, save_text
+from maskgit_nb.files import replacing
 from maskgit_nb.images import to_uint8
 from maskgit_nb.inpainting import REFINED, MaskGIT, Refiner, composite
 from maskgit_nb.scores import HoleCNN
@@ -91,16 +87,6 @@ def in_holes(scores: list[tuple[Tensor, Tensor]], of=lambda x: x) -> Tensor:
     return sum((of(score) * share).sum() / share.sum() for score, share in scores) / len(scores)
 
 
-def average(gradients_of: nn.Module) -> None:
-    "Give every process the mean of all processes' gradients."
-    if not dist.is_initialized(): return
-    parts = [p.grad for p in gradients_of.parameters()]
-    flat = torch.cat([part.reshape(-1) for part in parts])
-    dist.all_reduce(flat)
-    for part, mean in zip(parts, (flat / dist.get_world_size()).split([part.numel() for part in parts]), strict=True):
-        part.copy_(mean.view_as(part))
-
-
 def deepen(net: Refiner, blocks: int) -> Refiner:
     "A refiner of `blocks` blocks that answers as `net`: the new ones, after its own, add nothing yet."
     if blocks < net.config.blocks:
@@ -112,33 +98,22 @@ def deepen(net: Refiner, blocks: int) -> Refiner:
     return deep
 
 
-class Trainer:
-    "The refiner `net`, its running average, the discriminator and their optimizers; all of it is its state."
+class RefinerTrainer(Trainer):
+    "The refiner, the discriminator and their optimizers. Of the numbers, `scale` is that of the discriminator's push."
     def __init__(self, args: argparse.Namespace):
-        self.args, self.perceptual, self.step, self.scale = args, PerceptualLoss(args.size), 0, 0.0
-        if args.begin: self.net = Refiner.from_pretrained(args.begin)
+        self.args, self.perceptual = args, PerceptualLoss(args.size)
+        if args.begin: net = Refiner.from_pretrained(args.begin)
         else:
-            self.net = Refiner()
-            direct = HoleCNN.from_pretrained(args.weights, "direct_perceptual.safetensors")
-            self.net.load_state_dict(direct.state_dict())
-            for part in self.net.layers[-2].parameters(): nn.init.zeros_(part)  # to begin with, no correction
-        self.net = deepen(self.net, self.net.config.blocks if args.blocks is None else args.blocks)
-        self.mean = copy.deepcopy(self.net).eval().requires_grad_(False)
+            net, direct = Refiner(), HoleCNN.from_pretrained(args.weights, "direct_perceptual.safetensors")
+            net.load_state_dict(direct.state_dict())
+            for part in net.layers[-2].parameters(): nn.init.zeros_(part)  # to begin with, no correction
+        net = deepen(net, net.config.blocks if args.blocks is None else args.blocks)
         with torch.no_grad(): channels = [f.shape[1] for f in self.perceptual.features(torch.zeros(1, 3, 64, 64))]
         self.critic = FeatureDiscriminator(channels)
-        for part in (self.net, self.perceptual, self.critic): part.to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), args.lr, betas=(0.5, 0.99))
+        for part in (net, self.perceptual, self.critic): part.to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.99))
         self.critics = torch.optim.Adam(self.critic.parameters(), 1e-3, betas=(0.0, 0.99))
-        self.parts = [self.net, self.mean, self.critic, self.optimizer, self.critics]
-
-    def save(self, path: Path) -> None:
-        with replacing(path) as partial:
-            torch.save(dict(step=self.step, scale=self.scale, parts=[p.state_dict() for p in self.parts]), partial)
-
-    def load(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
-        self.step, self.scale = state["step"], state["scale"]
-        for part, kept in zip(self.parts, state["parts"], strict=True): part.load_state_dict(kept)
+        super().__init__(net, self.critic, self.optimizer, self.critics)
 
     def learn(self, real: Tensor, mended: Tensor, holes: Tensor) -> list[float]:
         "One step on images (B,3,H,W) and holes (B,1,H,W); returns absolute error, perceptual and critic's loss."
@@ -166,16 +141,14 @@ class Trainer:
                 lengths = [torch.autograd.grad(loss, leaf, retain_graph=True)[0].norm() for loss in (near, fooled)]
                 ratio = (lengths[0] / lengths[1]).view(1)
                 if dist.is_initialized(): dist.all_reduce(ratio, dist.ReduceOp.MAX)
-                self.scale = 0.8 * self.scale + 0.2 * ratio.item() if self.scale else ratio.item()
-            (near + args.adversarial * warm * self.scale * fooled).backward()
+                before = self.numbers.get("scale", ratio.item())
+                self.numbers["scale"] = 0.8 * before + 0.2 * ratio.item()
+            (near + args.adversarial * warm * self.numbers["scale"] * fooled).backward()
         self.optimizer.zero_grad()
         made.backward(leaf.grad)
         average(self.net)
         self.optimizer.step()
-        with torch.no_grad():
-            decay = min(args.ema, (self.step + 1) / (self.step + 10))
-            for kept, new in zip(self.mean.parameters(), self.net.parameters(), strict=True): kept.lerp_(new, 1 - decay)
-        self.step += 1
+        self.follow(args.ema)
         return [error.item(), far.item(), told.item()]
 
 
@@ -202,33 +175,11 @@ def draw(shards: dict[str, list[Tensor]], batch: int, generator: torch.Generator
 
 def train(args: argparse.Namespace) -> None:
     "Train for `args.steps` steps, and write the weights and the record."
-    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if processes > 1: dist.init_process_group("gloo")
-    torch.manual_seed(args.seed)
-    trainer, shards, state = Trainer(args), open_shards(args.data), args.out / "state.pt"
-    record, curve, runs, before = args.out / "refine.json", [], [], 0.0
-    if state.exists():
-        trainer.load(state)
-        kept = json.loads(record.read_text(encoding="utf-8"))
-        curve, runs, before = kept["curve"], kept["runs"], kept["seconds"]
-    generator = torch.Generator().manual_seed(1_000 * (args.seed + trainer.step) + rank)
-    began, losses = time.perf_counter(), []
-    made = provenance(shlex.join(["python", "-m", "benchmarks.refine", *sys.argv[1:]]), args.seed, "cpu")
-    runs.append(made | dict(processes=processes, first=trainer.step))
-    while trainer.step < args.steps:
-        losses.append(trainer.learn(*draw(shards, args.batch_size, generator)))
-        if trainer.step % 100 and trainer.step < args.steps: continue
-        curve.append([trainer.step, *torch.tensor(losses).mean(0).tolist()])
-        losses = []
-        if rank: continue
-        runs[-1] |= dict(last=trainer.step, images=(trainer.step - runs[-1]["first"]) * args.batch_size * processes)
-        seconds = round(before + time.perf_counter() - began)
-        told = dict(runs=runs, seconds=seconds, pictures={kind: len(parts[0]) for kind, parts in shards.items()},
-                    columns=["step", "absolute error", "perceptual", "discriminator"], curve=curve)
-        save_text(json.dumps(told) + "\n", record)
-        trainer.save(state)
-        save_module(trainer.mean, args.out / "refiner.safetensors", half=True)
-        print(*curve[-1], f"scale {trainer.scale:.4f}, {seconds} s", flush=True)
+    join_processes(args.seed)
+    trainer, shards = RefinerTrainer(args), open_shards(args.data)
+    pictures = {kind: len(parts[0]) for kind, parts in shards.items()}
+    run = Run(trainer, args, "refine", "refiner", ["absolute error", "perceptual", "discriminator"], pictures=pictures)
+    while run.going: run.tell(trainer.learn(*draw(shards, args.batch_size, run.generator)))
 
 
 def main() -> None:
