@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmarks.runs import Run, Trainer, average, join_processes
 from maskgit_nb.cats import drawn_cats
 from maskgit_nb.data import open_images, take_images
-from maskgit_nb.images import random_holes
+from maskgit_nb.images import random_holes, to_uint8
 from maskgit_nb.inpainting import EVIDENCE, Evidence, MaskGIT, hole_to_mask, smooth_fill, visible_evidence
 from maskgit_nb.masking import random_mask
 from maskgit_nb.schedules import get_schedule
@@ -74,24 +74,22 @@ def draw(photographs: Tensor, args: argparse.Namespace, generator: torch.Generat
 class EvidenceTrainer(Trainer):
     "The network and its optimizer, beside a `model` that stands still."
     def __init__(self, args: argparse.Namespace, model: MaskGIT):
-        self.args, self.model = args, model
+        self.model = model
         net = Evidence.from_pretrained(args.begin) if args.begin else Evidence()
         for part in (net, model.vqgan): part.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(net.parameters(), args.lr, betas=(0.9, 0.98))
-        super().__init__(net, self.optimizer)
+        super().__init__(args, net, self.optimizer)
 
     def learn(self, images: Tensor, holes: Tensor, mask: Tensor) -> list[float]:
         "One step on a batch of `draw`; returns its loss."
-        args = self.args
-        for group in self.optimizer.param_groups:
-            group["lr"] = args.lr * min(1.0, (self.step + 1) / 100) * (1 - self.step / args.steps)
+        self.warm_up(self.optimizer, 100)
         loss, = losses(self.model, self.net, images, holes, mask, weights=[])
         self.optimizer.zero_grad()
         loss.backward()
         average(self.net)
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimizer.step()
-        self.follow(args.ema)
+        self.count()
         return [loss.item()]
 
 
@@ -100,14 +98,14 @@ def train(args: argparse.Namespace) -> None:
     join_processes(args.seed)
     model = MaskGIT.from_pretrained(args.weights)
     trainer, pictures = EvidenceTrainer(args, model), open_images([args.data], 64)
-    photographs = torch.stack([((picture + 1) * 127.5).round().byte() for picture in pictures])
+    photographs = torch.stack([to_uint8(picture) for picture in pictures])
     val = take_images(args.val, 64) if args.val else None
     columns = [f"{holes}, {what}" for holes in ("free-form", "mixed") for what in ("learned", "none", "formula")]
     run = Run(trainer, args, "evidence", "evidence", ["loss", *columns])
 
     def measure() -> list[float]:
         asked = val is not None and (trainer.step % 500 == 0 or not run.going)
-        return validate(model, trainer.mean, val) if asked else []
+        return validate(model, trainer.mean.module, val) if asked else []
 
     while run.going: run.tell(trainer.learn(*draw(photographs, args, run.generator)), measure)
 

@@ -101,7 +101,7 @@ def deepen(net: Refiner, blocks: int) -> Refiner:
 class RefinerTrainer(Trainer):
     "The refiner, the discriminator and their optimizers. Of the numbers, `scale` is that of the discriminator's push."
     def __init__(self, args: argparse.Namespace):
-        self.args, self.perceptual = args, PerceptualLoss(args.size)
+        self.perceptual = PerceptualLoss(args.size)
         if args.begin: net = Refiner.from_pretrained(args.begin)
         else:
             net, direct = Refiner(), HoleCNN.from_pretrained(args.weights, "direct_perceptual.safetensors")
@@ -113,13 +113,12 @@ class RefinerTrainer(Trainer):
         for part in (net, self.perceptual, self.critic): part.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.99))
         self.critics = torch.optim.Adam(self.critic.parameters(), 1e-3, betas=(0.0, 0.99))
-        super().__init__(net, self.critic, self.optimizer, self.critics)
+        super().__init__(args, net, self.critic, self.optimizer, self.critics)
 
     def learn(self, real: Tensor, mended: Tensor, holes: Tensor) -> list[float]:
         "One step on images (B,3,H,W) and holes (B,1,H,W); returns absolute error, perceptual and critic's loss."
         args, perceptual, critic = self.args, self.perceptual, self.critic
-        warm = min(1.0, (self.step + 1) / 200)
-        for group in self.optimizer.param_groups: group["lr"] = args.lr * warm * (1 - self.step / args.steps)
+        warm = self.warm_up(self.optimizer, 200)
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):  # its cache would hold the first weights
             made = self.net(mended, holes).float()
             leaf = made.detach().requires_grad_()
@@ -148,7 +147,7 @@ class RefinerTrainer(Trainer):
         made.backward(leaf.grad)
         average(self.net)
         self.optimizer.step()
-        self.follow(args.ema)
+        self.count()
         return [error.item(), far.item(), told.item()]
 
 

@@ -1,6 +1,5 @@
 "What the programmes that train one more network share: processes, averaged weights, a record, a state to go on from."
 import argparse
-import copy
 import json
 import os
 import shlex
@@ -13,20 +12,25 @@ import torch.distributed as dist
 from torch import nn
 
 from maskgit_nb.files import provenance, replacing, save_module, save_text
+from maskgit_nb.training import EMA
 
 
 class Trainer:
     """A network `net` in training, its running average `mean`, and `parts`, all that has a state. `numbers` are kept
     with it."""
-    def __init__(self, net: nn.Module, *parts):
-        self.net, self.mean = net, copy.deepcopy(net).eval().requires_grad_(False)
-        self.parts, self.step, self.numbers = [self.net, self.mean, *parts], 0, {}
+    def __init__(self, args: argparse.Namespace, net: nn.Module, *parts):
+        self.args, self.net, self.mean = args, net, EMA(net, args.ema)
+        self.parts, self.step, self.numbers = [net, self.mean, *parts], 0, {}
 
-    def follow(self, decay: float) -> None:
-        "Count a step, and move the average towards the network, faster at first."
-        decay = min(decay, (self.step + 1) / (self.step + 10))
-        with torch.no_grad():
-            for kept, new in zip(self.mean.parameters(), self.net.parameters(), strict=True): kept.lerp_(new, 1 - decay)
+    def warm_up(self, optimizer: torch.optim.Optimizer, steps: int) -> float:
+        "Set this step's learning rate, which rises over `steps` and falls to 0 at the end; returns how far it rose."
+        warm = min(1.0, (self.step + 1) / steps)
+        for group in optimizer.param_groups: group["lr"] = self.args.lr * warm * (1 - self.step / self.args.steps)
+        return warm
+
+    def count(self) -> None:
+        "A step was taken."
+        self.mean.update(self.net)
         self.step += 1
 
     def save(self, path: Path) -> None:
@@ -89,5 +93,5 @@ class Run:
         told = dict(runs=self.runs, seconds=seconds, **self.more, curve=self.curve)
         save_text(json.dumps(told) + "\n", self.record)
         self.trainer.save(self.state)
-        save_module(self.trainer.mean, self.weights, half=True)
+        save_module(self.trainer.mean.module, self.weights, half=True)
         print(*self.curve[-1], f"{seconds} s", flush=True)

@@ -189,8 +189,8 @@ def _load_mender(args: argparse.Namespace) -> MaskGIT:
         if args.refine: model.need("refiner")
         if options.get("evidence") == "learned": model.need("evidence")
     except ValueError as error: raise ValueError(f"--refine with --weights {args.weights}: {error}") from None
-    if not args.cached: return model
-    return MaskGIT(model.vqgan, cached(model.transformer), model.refiner, model.evidence)
+    if args.cached: model.transformer = cached(model.transformer)
+    return model
 
 def _in_precision(args: argparse.Namespace) -> AbstractContextManager:
     "Within, matrices are multiplied in --precision."
