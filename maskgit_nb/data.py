@@ -23,7 +23,7 @@ from .images import on_white, random_holes, square_crop, to_picture, to_tensor, 
 from .vqgan import VQGAN, VQGANConfig
 
 # %% auto #0
-__all__ = ['MOST_HELD', 'RESULTS', 'open_picture', 'load_image', 'fit_picture', 'load_hole', 'crop_hole', 'find_pictures',
+__all__ = ['MOST_HELD', 'RESULTS', 'open_picture', 'load_image', 'fit_picture', 'crop_hole', 'load_hole', 'find_pictures',
            'ImageFolder', 'Pictures', 'data_root', 'check_zip', 'find_split', 'read_gt_csv', 'download_cats',
            'EndlessBatches', 'read_ahead', 'take_batches', 'write_shards', 'ShardStream', 'FreshCats', 'fingerprint',
            'write_together', 'cached_pictures', 'decoded', 'is_drawn', 'open_images', 'take_images', 'open_pairs',
@@ -132,20 +132,22 @@ def _read_mask(picture: Image.Image) -> Tensor:
     return grey > 127.5
 
 # %% ../nbs/appendix/b_data.ipynb #b-01089b
-def load_hole(path: str | Path, invert: bool = False) -> Tensor:
+def crop_hole(hole: Tensor, size: int) -> Tensor:
+    "The centred square of a hole (1,H,W), resized to `size` pixels as `load_image` does with a picture."
+    area = square_crop(Image.fromarray(hole[0].numpy().astype(np.float32)), size, Image.Resampling.BOX)
+    return torch.tensor(np.asarray(area) > 0).unsqueeze(0)
+
+def load_hole(path: str | Path, invert: bool = False, size: int | None = None) -> Tensor:
     """The hole in a mask file: bool (1,H,W), True = missing. White is known and black is missing, as in the lab;
-    `invert` swaps them. ValueError names a file that is no clear mask."""
+    `invert` swaps them; with `size` cropped and scaled as `crop_hole` does. ValueError names a file that is no clear
+    mask."""
     picture = open_picture(path)
     try: known = _read_mask(picture)
     except ValueError as error:
         raise ValueError(f"{path} is no clear mask, {error}: save it in black and white, known pixels white, without "
                          "transparency") from error
-    return known if invert else ~known
-
-def crop_hole(hole: Tensor, size: int) -> Tensor:
-    "The centred square of a hole (1,H,W), resized to `size` pixels as `load_image` does with a picture."
-    area = square_crop(Image.fromarray(hole[0].numpy().astype(np.float32)), size, Image.Resampling.BOX)
-    return torch.tensor(np.asarray(area) > 0).unsqueeze(0)
+    hole = known if invert else ~known
+    return hole if size is None else crop_hole(hole, size)
 
 # %% ../nbs/appendix/b_data.ipynb #b-01093
 def _is_picture(path: Path) -> bool:
@@ -585,8 +587,8 @@ def decoded(images: Dataset | ShardStream | FreshCats, folder: Path, accelerator
     if it is not too large to hold."""
     if isinstance(images, ImageFolder): return cached_pictures(images, folder, accelerator, progress)
     if isinstance(images, FreshCats):
-        if images.pictures is not None: images.pictures = decoded(images.pictures, folder, accelerator, progress)
-        return images
+        pictures = images.pictures
+        return FreshCats(None if pictures is None else decoded(pictures, folder, accelerator, progress), images.size)
     if not isinstance(images, ConcatDataset): return images
     parts = [decoded(part, folder, accelerator, progress) for part in images.datasets]
     if len(parts) == 1: return parts[0]
@@ -648,7 +650,7 @@ def open_pairs(n: int, size: int = 64, root: str | Path | None = None) -> tuple[
     if (there := min(len(pictures), len(masks))) < n:
         raise ValueError(f"images must be at most {there}, the pairs there are; got {n}")
     images = torch.stack([load_image(path, size) for path in pictures[:n]])
-    return images, torch.stack([load_hole(path) for path in masks[:n]]), f"val:{n}"
+    return images, torch.stack([load_hole(path, size=size) for path in masks[:n]]), f"val:{n}"
 
 # %% ../nbs/appendix/b_data.ipynb #b-12071
 RESULTS = Path("nbs/results/experiments")  # where studies keep their rows

@@ -15,7 +15,7 @@ from .schedules import mask_counts
 
 # %% auto #0
 __all__ = ['ORDERS', 'CONFIDENCES', 'AT_ONCE', 'TOKEN_COLORS', 'Draws', 'filter_logits', 'sample_tokens', 'halton_order',
-           'noise_scale', 'rank_tokens', 'Step', 'evaluating', 'predict', 'reveal', 'decode', 'decided_at',
+           'noise_scale', 'rank_tokens', 'Step', 'evaluating', 'predict', 'guided', 'reveal', 'decode', 'decided_at',
            'token_picture', 'show_steps']
 
 # %% ../nbs/07_decoding.ipynb #07-019
@@ -134,11 +134,11 @@ class Step(NamedTuple):
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     "Dropout off inside the block; afterwards every layer is in the mode it was in."
-    modes = [(layer, layer.training) for layer in module.modules()]
-    module.eval()
+    training = [layer for layer in module.modules() if layer.training]
+    for layer in training: layer.training = False
     try: yield
     finally:
-        for layer, mode in modes: layer.training = mode
+        for layer in training: layer.training = True
 
 def _logits_at(transformer: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
     "The logits (M,K) where `mask` (B,N) is True: from a transformer with the option `only`, or picked from all."
@@ -158,7 +158,7 @@ def predict(transformer: nn.Module, tokens: Tensor, only: Tensor | None = None) 
         return torch.cat([_logits_at(transformer, part, mask) for part, mask in parts])
 
 # %% ../nbs/07_decoding.ipynb #07-042b
-def _guided(logits: Tensor, empty: Tensor, weight: float) -> Tensor:
+def guided(logits: Tensor, empty: Tensor, weight: float) -> Tensor:
     "(1 + weight) * logits - weight * empty; a code that is impossible (-inf) in either keeps its logit."
     away = logits - empty
     return logits + weight * away.masked_fill(~away.isfinite(), 0.0)
@@ -169,23 +169,26 @@ def reveal(transformer: nn.Module, tokens: Tensor, mask: Tensor, plan: Tensor, s
     """The bookkeeping of `decode`: `plan` (B,steps) says how many tokens stay masked after each step. With M masked
     tokens, `sample(logits, mask)` draws them (M,) from logits (M,K), and `rank(logits, drawn, mask, number)` gives the
     scores (M,), of which the highest are revealed. `logit_bias` and `guidance` are those of `decode`. What a
-    transformer keeps between steps it is told to `forget`."""
-    if hasattr(transformer, "forget"): transformer.forget()
+    transformer keeps between steps it is told to `forget`, before and after."""
+    forget = getattr(transformer, "forget", lambda: None)
+    forget()
     empty = predict(transformer, torch.full_like(tokens[:1], transformer.mask_token_id)) if guidance else None
-    for number, counts in enumerate(plan.unbind(1), 1):
-        if not mask.any(): return
+    for number, counts in enumerate(plan.unbind(1) if mask.any() else (), 1):
         logits = predict(transformer, tokens.masked_fill(mask, transformer.mask_token_id), only=mask)
-        if guidance: logits = _guided(logits, empty.expand(len(mask), -1, -1)[mask], guidance)
+        if guidance: logits = guided(logits, empty.expand(len(mask), -1, -1)[mask], guidance)
         if logit_bias is not None: logits = logits + logit_bias[mask]
         if not logits.amax(-1).isfinite().all():
             raise ValueError("the transformer gave logits that are not numbers: "
                              "its weights are damaged, or training diverged")
         drawn = sample(logits, mask)
         score = rank(logits, drawn, mask, number).to(widest_float(mask.device)).to(mask.device)
+        if not (score < torch.inf).all(): raise ValueError("a score to rank by is no finite number: lower temperature")
         score = score.new_full(mask.shape, torch.inf).masked_scatter(mask, score)
         tokens = tokens.masked_scatter(mask, drawn)
         mask = keep_lowest(score, counts)
         yield Step(number, tokens, mask, score, counts)
+        if not counts.any(): break
+    forget()
 
 # %% ../nbs/07_decoding.ipynb #07-049a
 def _check_decoding(tokens: Tensor, mask: Tensor, temperature: float, order: str, confidence: str, sweet_spot: int,
@@ -197,7 +200,8 @@ def _check_decoding(tokens: Tensor, mask: Tensor, temperature: float, order: str
     if tokens.shape != mask.shape or tokens.ndim != 2 or mask.dtype != torch.bool:
         found = f"{tuple(tokens.shape)}, {tuple(mask.shape)}, {mask.dtype}"
         raise ValueError(f"tokens and mask must have the same shape (B,N) and mask be bool; got {found}")
-    if not temperature >= 0: raise ValueError(f"temperature must not be negative; got {temperature}")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature must not be negative or infinite; got {temperature}")
     if not 0 <= guidance < float("inf"): raise ValueError(f"guidance must be a number from 0 up; got {guidance}")
     if sweet_spot < 1 and sweet_spot != -1:
         raise ValueError(f"sweet_spot must be a step from 1, or -1 for never; got {sweet_spot}")
@@ -226,8 +230,9 @@ def decode(transformer: nn.Module, tokens: Tensor, mask: Tensor, steps: int = 8,
     the best ranked by `order`: "confidence" (with `temperature` * Gumbel noise, falling to 0 at the last step),
     "halton" or "random"; how many follows `mask_counts(schedule, n, steps)`. Known and revealed tokens never change.
     `sweet_spot` >= 1 accepts everything at that step. `guidance` w makes (1 + w) l - w l0 of logits l, with l0 those
-    where everything is masked (eMIGM, You et al. 2025); then `logit_bias` (B,N,K) is added. Ends early when nothing is
-    unknown. `generator` lives on the CPU. ValueError, at the call, on options out of range.
+    where everything is masked (after eMIGM, You et al. 2025, where the class alone is); then `logit_bias` (B,N,K) is
+    added. Ends early when nothing is unknown. `generator` lives on the CPU. ValueError, at the call, on options out of
+    range.
     """
     _check_decoding(tokens, mask, temperature, order, confidence, sweet_spot, logit_bias, guidance)
     _check_sampling(sampling_temperature, top_k, top_p)

@@ -238,7 +238,7 @@ def kernel_distance_spread(x: np.ndarray, y: np.ndarray, subsets: int = 50, subs
     or `subsets` below 2.
     """
     smaller = min(len(x), len(y))
-    size = subset_size or max(2, min(1000, smaller // 2))
+    size = max(2, min(1000, smaller // 2)) if subset_size is None else subset_size
     if smaller < 2: raise ValueError(f"KID needs at least 2 images on each side; got {len(x)} and {len(y)}")
     if not 2 <= size <= smaller or subsets < 2:
         raise ValueError(f"need 2 to {smaller} images a subset and 2 or more subsets; got {size} and {subsets}")

@@ -54,9 +54,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
 # %% ../nbs/appendix/c_files.ipynb #c-01017f
 def save_png(x: Tensor, path: str | Path) -> None:
     "Write one image (3,H,W) in [-1,1] as a PNG that says it is of maskgit_nb, whole or not at all; folders are made."
-    info = PngInfo()
+    info, picture = PngInfo(), to_picture(x)
     info.add_text("Software", "maskgit_nb")
-    with replacing(path) as partial: to_picture(x).save(partial, format="PNG", pnginfo=info)
+    with replacing(path) as partial: picture.save(partial, format="PNG", pnginfo=info)
 
 def save_text(text: str, path: str | Path) -> None:
     "Write a text as UTF-8, whole or not at all; folders are made."
@@ -183,6 +183,9 @@ def find_weights(name: str | Path) -> Path:
              "as user/model")
     if not str(name): raise FileNotFoundError(known)
     if Path(name).is_dir(): return Path(name)
+    if Path(name).is_file():
+        raise FileNotFoundError(f"{name} is a file, and weights are a folder: give the one with vqgan.safetensors and "
+                                "transformer.safetensors; `maskgit-nb convert` makes one of the lab's files")
     if str(name).count("/") != 1 or str(name).startswith((".", "/", "~")): raise FileNotFoundError(known)
     from huggingface_hub import snapshot_download
     try: return Path(snapshot_download(str(name), allow_patterns=["*.safetensors"]))

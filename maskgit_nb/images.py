@@ -147,8 +147,8 @@ def random_holes(n: int, size: int = 64, generator: torch.Generator | None = Non
 
 # %% ../nbs/01_images.ipynb #01-076
 def box_holes(n: int, size: int = 64, generator: torch.Generator | None = None, share: float = 0.21) -> Tensor:
-    """`n` boxes (n,1,size,size) anywhere inside, True = missing: of area `share`, up to twice as high as wide or
-    as wide as high."""
+    """`n` boxes (n,1,size,size) anywhere inside, True = missing: of area `share`, up to twice as high as wide, or
+    twice as wide as high."""
     _check_share(share)
     device = generator.device if generator else "cpu"
 

@@ -216,8 +216,9 @@ class ThreeStages(TwoStages):
         "As `TwoStages.save_pretrained`, with `refiner.safetensors` and `evidence.safetensors` if there are such."
         super().save_pretrained(folder, half)
         for name in ("refiner", "evidence"):
-            network = getattr(self, name)
-            if network is not None: save_module(network, Path(folder) / f"{name}.safetensors", half)
+            network, path = getattr(self, name), Path(folder) / f"{name}.safetensors"
+            if network is not None: save_module(network, path, half)
+            else: path.unlink(missing_ok=True)  # of another model that was saved here
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> ThreeStages:
@@ -258,22 +259,33 @@ class Inpainting(NamedTuple):
     mask: Tensor
     steps: list[Step]
 
-def check_images(images: Tensor, size: int) -> None:
-    "ValueError unless images (B,3,size,size) are float."
-    if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
-        raise ValueError(f"images must be (B,3,{size},{size}) in [-1,1]; got {tuple(images.shape)}")
+def _check_shape(images: Tensor, size: int) -> None:
+    if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size) or not len(images):
+        raise ValueError(f"images must be (B,3,{size},{size}) in [-1,1], at least one; got {tuple(images.shape)}")
     if not images.is_floating_point(): raise ValueError(f"images must be float in [-1,1]; got {images.dtype}")
 
+def _check_range(images: Tensor) -> None:
+    "ValueError on NaN, and on values far outside [-1,1], which are levels kept as floats."
+    if not (images.abs() <= 2).all():
+        least, most = images.aminmax()
+        raise ValueError(f"images must lie in [-1,1]; got {least:g} to {most:g}: divide levels by 127.5, subtract 1")
+
+def check_images(images: Tensor, size: int) -> None:
+    "ValueError unless images (B,3,size,size) are float in [-1,1], and at least one."
+    _check_shape(images, size)
+    _check_range(images)
+
 def check_inputs(images: Tensor, holes: Tensor, size: int) -> None:
-    "ValueError unless images (B,3,size,size) are float and holes (B,1,size,size) are bool."
-    check_images(images, size)
+    "As `check_images`, but what lies in the holes is unused; ValueError unless holes (B,1,size,size) are bool."
+    _check_shape(images, size)
     if tuple(holes.shape) != (len(images), 1, size, size) or holes.dtype != torch.bool:
         raise ValueError(f"holes must be bool ({len(images)},1,{size},{size}), True = missing; "
                          f"got {holes.dtype} {tuple(holes.shape)}")
+    _check_range(images.masked_fill(holes.to(images.device), 0.0))
 
 def _check_evidence(evidence: float | str) -> None:
     "ValueError unless it is a weight or \"learned\"."
-    if evidence != "learned" and (isinstance(evidence, str) or not evidence >= 0):
+    if evidence != "learned" and (isinstance(evidence, str) or not 0 <= evidence < float("inf")):
         raise ValueError(f"evidence must be a weight from 0 up, or 'learned'; got {evidence!r}")
 
 def _check_favour(favour: Tensor | None, codes: int) -> None:
@@ -312,6 +324,8 @@ class MaskGIT(ThreeStages):
         for name, asked in dict(refiner=refine, evidence=evidence == "learned").items():
             if asked: self.need(name)
         if refine and not composite: raise ValueError("refine needs known pixels around: composite=True")
+        if self.transformer.position_embedding.dtype in (torch.float16, torch.bfloat16):
+            raise ValueError("weights must not be half precision: call inpaint under torch.autocast instead")
         images, holes = images.to(self.device), holes.to(self.device)
         mask, trace = hole_to_mask(holes, self.vqgan.config.grid, dilate), []
         with evaluating(self.vqgan):
@@ -360,7 +374,6 @@ def likeness(model: TwoStages, images: Tensor) -> Tensor:
     often it stands in them and how often the transformer expects it where all is masked. An option `favour` of
     `inpaint` and `generate`. ValueError if there is no image, or of another size."""
     check_images(images, model.vqgan.config.image_size)
-    if not len(images): raise ValueError("images must be at least one; got none")
     with evaluating(model.vqgan):
         tokens = torch.cat([model.vqgan.encode(part.to(model.device).float()) for part in images.split(64)])
     empty = torch.full_like(tokens[:1], model.transformer.mask_token_id)

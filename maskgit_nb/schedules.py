@@ -68,7 +68,8 @@ def masked_share(schedule: str | Callable[[float], float], r: float) -> float:
 def mask_counts(schedule: str | Callable[[float], float], n: int, steps: int) -> list[int]:
     """How many of `n` tokens stay masked after each of `steps` steps: floor(gamma(t/steps) * n), as integers.
 
-    Every step reveals at least one token while there are any; the last entry is 0 (Chang et al. 2022, section 3.2).
+    Every step reveals at least one token while there are any; the last entry is 0 (Chang et al. 2022, section 3.2,
+    rounded down as in their code).
     ValueError for steps < 1, n < 0, an unknown name, or a gamma that is no number within [0,1].
     """
     if steps < 1 or steps != int(steps): raise ValueError(f"steps must be a whole number, at least 1; got {steps}")

@@ -95,7 +95,7 @@ class CachedTransformer(BidirectionalTransformer):
             parts = queries, *pair.chunk(2, -1)
             heads = [part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in parts]
             mixed = F.scaled_dot_product_attention(*heads)  # (B, heads, R, dim / heads)
-            made = block.add(here, attention.proj(mixed.transpose(1, 2).flatten(2)))
+            made = block.finish(here + attention.proj(mixed.transpose(1, 2).flatten(2)))
             x = self._keep(made, rows, kept and kept.blocks[i][1])
             blocks.append((pair, x))
         return self.head(x[only], only), _Kept(tokens, blocks)

@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 from tqdm.auto import tqdm
-from .data import FreshCats, ShardStream, decoded, fingerprint, take_batches, write_together
+from .data import FreshCats, ImageFolder, Pictures, ShardStream, decoded, fingerprint, take_batches
+from .data import write_together
 from .decoding import evaluating, predict
 from .files import save_module, save_sheet
 from .images import box_holes, random_holes, upload
-from .inpainting import MaskGIT, hole_to_mask
+from .inpainting import MaskGIT, check_images, hole_to_mask
 from .masking import mvtm_loss, random_mask
 from .schedules import get_schedule
 from .training import Learner, Stage, TrainConfig, TrainStep, check_options, option, run_in, run_settings
@@ -156,6 +157,25 @@ class VQGANStage(Stage):
         self.quantizer.usage.copy_(state.pop("usage", self.quantizer.usage))
         super().load_state_dict(state)
 
+# %% ../nbs/10_train_both.ipynb #10-09072c
+def _check_pictures(images: Dataset | ShardStream | FreshCats, size: int) -> None:
+    "ValueError unless `images`, if a tensor or a foreign data set, are at least one, (3,size,size) in [-1,1]."
+    if isinstance(images, FreshCats): images = images.pictures
+    if images is None or isinstance(images, (ShardStream, ImageFolder, Pictures, ConcatDataset)): return
+    if not isinstance(images, (Tensor, Dataset)) or not len(images):
+        raise ValueError(f"images must be a tensor or a data set of (3,{size},{size}), at least one; "
+                         f"got {type(images).__name__}")
+    first = images[0]
+    if not isinstance(first, Tensor):
+        raise ValueError(f"a data set of images must give tensors (3,{size},{size}), without labels; "
+                         f"got {type(first).__name__}")
+    check_images(first[None], size)
+
+def _mark(images: Dataset | ShardStream | FreshCats) -> str:
+    "A fingerprint of data that has one without being read as a whole, else nothing."
+    if isinstance(images, FreshCats): images = images.pictures
+    return fingerprint(images) if isinstance(images, (Tensor, ImageFolder, Pictures, ConcatDataset)) else ""
+
 # %% ../nbs/10_train_both.ipynb #10-09073
 def fit_vqgan(model: VQGAN, images: Dataset | ShardStream | FreshCats, out: str | Path,
               config: TrainConfig = TrainConfig(), loss: VQGANLoss = VQGANLoss(), val: Tensor | None = None,
@@ -174,7 +194,9 @@ def fit_vqgan(model: VQGAN, images: Dataset | ShardStream | FreshCats, out: str 
     if config.optimizer != "adamw":
         raise ValueError("optimizer must be adamw for the first stage: muon is for a transformer's matrices; "
                          f"got {config.optimizer!r}")
-    settings = run_settings(config, model, **source_settings(images), decoder_only=decoder_only, **asdict(loss))
+    _check_pictures(images, model.config.image_size)
+    settings = run_settings(config, model, **source_settings(images), data=_mark(images), decoder_only=decoder_only,
+                            **asdict(loss))
     with run_in(out, config, model, device) as (out, accelerator):
         data = decoded(images, out, accelerator, config.progress)
         stage = VQGANStage(accelerator, model, config, loss, decoder_only, val, distance)
@@ -263,9 +285,9 @@ def masked_losses(transformer: nn.Module, tokens: Tensor, mask: Tensor) -> Tenso
     "Sum of the cross-entropies in nats over the masked tokens of each image: (B,). At most 64 images at a time."
     found = []
     for target, hidden in zip(tokens.split(64), mask.split(64)):
-        logits = predict(transformer, target.masked_fill(hidden, transformer.mask_token_id))
-        losses = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), reduction="none")
-        found.append(losses.view_as(hidden).masked_fill(~hidden, 0.0).sum(1))
+        logits = predict(transformer, target.masked_fill(hidden, transformer.mask_token_id), only=hidden)
+        losses = F.cross_entropy(logits.float(), target[hidden], reduction="none")
+        found.append(losses.new_zeros(hidden.shape).masked_scatter(hidden, losses).sum(1))
     return torch.cat(found)
 
 # %% ../nbs/10_train_both.ipynb #10-090c
@@ -336,7 +358,7 @@ class MaskGITStage(Stage):
         self.val_tokens = None if val is None else tokenize(model.vqgan, val, progress=False)
         super().__init__(accelerator, model.transformer, config)
         self.mask_token_id, self.scale = model.transformer.mask_token_id, config.accumulate * accelerator.num_processes
-        self.average_model = MaskGIT(model.vqgan, self.ema.module)
+        self.average_model = MaskGIT(model.vqgan, self.ema.module, model.refiner, model.evidence)
         self.module.train()
 
     def train(self, step: TrainStep) -> None:
@@ -388,12 +410,16 @@ def fit_maskgit(model: MaskGIT, images: Dataset | ShardStream | FreshCats | Tens
     `holes`, a share outside [0,1], or tokens that are not this VQGAN's.
     """
     task = MaskGITTask(schedule, hole_share, holes, label_smoothing, loss_on)
-    settings = run_settings(config, model.transformer, **source_settings(images), **vars(task),
+    if not isinstance(images, Tensor) or images.is_floating_point():
+        _check_pictures(images, model.vqgan.config.image_size)
+    settings = run_settings(config, model.transformer, **source_settings(images), data=_mark(images), **vars(task),
                             vqgan=fingerprint(model.vqgan))
     with run_in(out, config, model, device) as (out, accelerator):
         vqgan = model.vqgan.to(accelerator.device)
         data = _tokens_or_images(images, vqgan, out, accelerator, cache, config.progress)
         stage = MaskGITStage(accelerator, model, config, task, val)
-        rows = run_steps(stage, data, out, settings, resume)
-        model.transformer = stage.hand_back()
-        return rows
+        try:
+            rows = run_steps(stage, data, out, settings, resume)
+            model.transformer = stage.hand_back()
+            return rows
+        finally: stage.unwrapped()

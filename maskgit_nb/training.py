@@ -6,6 +6,7 @@ import copy, importlib.util, itertools, json, math, os, shutil, signal, sys, thr
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Integral, Real
 from pathlib import Path
 import torch
 from accelerate import Accelerator, PartialState
@@ -26,8 +27,8 @@ def __getattr__(name: str): return moved(__name__, name)  # names that have move
 # %% auto #0
 __all__ = ['SEEDS', 'TRACKERS', 'within', 'in_words', 'option', 'check_options', 'TrainConfig', 'warmup_cosine', 'Muon',
            'make_optimizers', 'step_all', 'make_accelerator', 'Learner', 'EMA', 'find_checkpoints', 'save_checkpoint',
-           'RunLog', 'run_settings', 'source_settings', 'changed_settings', 'TrainStep', 'Stage', 'run_in',
-           'terminated', 'open_batches', 'run_steps']
+           'RunLog', 'run_settings', 'source_settings', 'changed_settings', 'check_run_folder', 'TrainStep', 'Stage',
+           'run_in', 'terminated', 'open_batches', 'run_steps']
 
 # %% ../nbs/09_training.ipynb #09-006
 def within(value: float, interval: str) -> bool:
@@ -53,8 +54,11 @@ def check_options(config) -> None:
     for f in fields(config):
         value, allowed = getattr(config, f.name), f.metadata.get("allowed")
         if allowed is None: continue
-        good = within(value, allowed) if isinstance(allowed, str) else value in allowed
-        if not good: raise ValueError(f"{f.name} must be {in_words(allowed)}; got {value!r}")
+        kind, name = (Integral, "a whole number, ") if type(f.default) is int else (Real, "a number, ")
+        if not isinstance(allowed, str): kind = object
+        fits = isinstance(value, kind)
+        good = fits and (within(value, allowed) if isinstance(allowed, str) else value in allowed)
+        if not good: raise ValueError(f"{f.name} must be {'' if fits else name}{in_words(allowed)}; got {value!r}")
 
 # %% ../nbs/09_training.ipynb #09-006b
 SEEDS = "[0,4294967295]"
@@ -316,6 +320,11 @@ def changed_settings(before: Mapping, now: Mapping, out: Path) -> list[str]:
     return _changes({name: value for name, value in before.items() if name not in _FITTING}, now)
 
 # %% ../nbs/09_training.ipynb #09-048f
+def check_run_folder(out: Path) -> None:
+    "FileExistsError if `out` holds weights that no run wrote there: a run would put its own in their place."
+    if any(out.glob("*.safetensors")) and not (out / "log.jsonl").exists():
+        raise FileExistsError(f"{out} holds weights that no training wrote there: give another folder")
+
 def _set_aside(out: Path) -> Path | None:
     """Move the run in `out`, its checkpoints, log, sheets and weights, into `out/before-1` (2, 3, ...), the result;
     None without one."""
@@ -425,6 +434,7 @@ def run_in(out: str | Path, config: TrainConfig, model: nn.Module | None = None,
     Accelerator."""
     out, home = Path(out), None if model is None else model.device
     out.mkdir(parents=True, exist_ok=True)
+    check_run_folder(out)
     accelerator = make_accelerator(config, device, out)
     with _hold_folder(out) if accelerator.is_main_process else nullcontext():
         if accelerator.log_with: accelerator.init_trackers("maskgit_nb")
@@ -531,8 +541,9 @@ def _resumed(stage: Stage, data, out: Path, rows: slice, settings: Mapping) -> t
     if not checkpoint: return start, batches
     changes = changed_settings(_read_settings(checkpoint), settings, out)
     _load_checkpoint(stage, checkpoint)  # after the batches, whose opening draws from the global generator
-    if changes and stage.accelerator.is_main_process:
-        print(f"{out} goes on from step {start} with {', '.join(changes)}", file=sys.stderr)
+    if not stage.accelerator.is_main_process: return start, batches
+    if changes: print(f"{out} goes on from step {start} with {', '.join(changes)}", file=sys.stderr)
+    if start >= stage.config.steps: print(f"{out} is at step {start}: nothing is left to train", file=sys.stderr)
     return start, batches
 
 # %% ../nbs/09_training.ipynb #09-052a

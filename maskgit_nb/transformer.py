@@ -68,15 +68,13 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, only: Tensor | None = None) -> Tensor:
         if self.local is not None: x = x + self.local(x)
-        mixed = self.attention(self.norm1(x) if self.norm_first else x)
-        return self.add(x, mixed) if only is None else self.add(x[only], mixed[only])
+        x = x + self.dropout(self.attention(self.norm1(x) if self.norm_first else x))
+        return self.finish(x if only is None else x[only])
 
-    def add(self, x: Tensor, mixed: Tensor) -> Tensor:
-        "What follows attention: its result `mixed` is added to `x` (both ...,dim), then the perceptron's."
-        if self.norm_first:
-            x = x + self.dropout(mixed)
-            return x + self.dropout(self.mlp(self.norm2(x)))
-        x = self.norm1(x + self.dropout(mixed))
+    def finish(self, x: Tensor) -> Tensor:
+        "What follows attention, for each vector of `x` (...,dim) alone."
+        if self.norm_first: return x + self.dropout(self.mlp(self.norm2(x)))
+        x = self.norm1(x)
         return self.norm2(x + self.dropout(self.mlp(x)))
 
 # %% ../nbs/04_transformer.ipynb #04-032
@@ -153,7 +151,7 @@ class BidirectionalTransformer(nn.Module):
 
     def head(self, x: Tensor, only: Tensor | None = None) -> Tensor:
         "Vectors (B,N,dim) to logits (B,N,K); (M,dim) to (M,K) if they are those of a mask `only` (B,N)."
-        bias = self.bias if only is None else self.bias.expand(*only.shape, -1)[only]
+        bias = self.bias if only is None or self.bias.ndim == 1 else self.bias.expand(*only.shape, -1)[only]
         h = self.predict(self.norm(x) if self.config.norm_first else x)
         logits = h @ self.token_embedding.weight[:-1].T + bias
         if self.config.code_dim: logits = logits + self.code_scale * self.code_out(h, self.codes)
@@ -181,9 +179,9 @@ def flops_per_pass(config: TransformerConfig, only: int | None = None) -> int:
     """Floating-point operations of one image's forward pass in its matrix products (a multiply-add counts 2), if the
     logits of `only` so many tokens are asked for (None: all)."""
     n, d, k = config.num_tokens, config.dim, config.codebook_size
-    m = n if only is None else only
+    asked = n if only is None else only
     block = 2 * n * (4 * d * d + 2 * d * config.hidden) + 4 * n * n * d
     local = 2 * n * 9 * d if config.local else 0
-    unasked = 2 * (n - m) * 2 * d * config.hidden  # the last block's perceptron
-    codes = 2 * config.code_dim * (n * d + m * (d + k))
-    return config.layers * (block + local) - unasked + 2 * m * (d * d + d * k) + codes
+    unasked = 2 * (n - asked) * 2 * d * config.hidden  # the last block's perceptron
+    codes = 2 * config.code_dim * (n * d + asked * (d + k))
+    return config.layers * (block + local) - unasked + 2 * asked * (d * d + d * k) + codes

@@ -88,8 +88,7 @@ def build_layers(layout, norm: str = "channel") -> nn.Sequential:
 # %% ../nbs/02_vqgan.ipynb #02-030
 def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
     "Index (M,) in [0,K) of the row of `codebook` (K,D) nearest to each row of `z` (M,D)."
-    distance = codebook.pow(2).sum(1) - 2 * z @ codebook.T  # (M, K), less |z|^2, which is the same for all codes
-    return distance.argmin(1)
+    return torch.cdist(z, codebook).argmin(1)  # in float32 even where autocast makes products bfloat16
 
 def straight_through(z: Tensor, e: Tensor) -> Tensor:
     "The value of `e` with the gradient of `z`, both of one shape (van den Oord et al. 2017, section 3.2)."

@@ -15,7 +15,7 @@ import traitlets
 from PIL import Image
 from torch import Tensor, nn
 from .data import fit_picture, open_picture
-from .decoding import decided_at, predict, token_picture
+from .decoding import decided_at, guided, predict, token_picture
 from .images import random_holes, to_picture, to_tensor
 from .inpainting import EVIDENCE, FILLS, Inpainting, MaskGIT, check_inputs, hole_to_mask, smooth_fill
 from .inpainting import step_images
@@ -190,16 +190,20 @@ def _pictures(result: Inpainting, logits: Tensor, frames: Tensor) -> list[dict]:
 @torch.no_grad()
 def record(model: MaskGIT, images: Tensor, holes: Tensor, name: str = "", schedule: str | Callable = "cosine",
            evidence: float | str = EVIDENCE, fill: str = "smooth", blend: bool = True,
-           refine: bool = False, **options) -> dict:
+           refine: bool = False, favour: Tensor | None = None, guidance: float = 0.0, **options) -> dict:
     """A finished run for the `Scrubber`: `model.inpaint` with these options, and all that its steps decided. ValueError
     if no image has a hole."""
     check_inputs(images, holes, model.vqgan.config.image_size)
     images, holes = images.cpu(), holes.cpu()
     if not holes.any(): raise ValueError("holes are all empty: there is nothing to decide")
     with listening(model.transformer) as heard:
-        options |= dict(schedule=schedule, evidence=evidence, fill=fill, blend=blend, refine=refine)
+        options |= dict(schedule=schedule, evidence=evidence, fill=fill, blend=blend, refine=refine, favour=favour,
+                        guidance=guidance)
         result = model.inpaint(images, holes, frames=True, **options)
+    empty = heard.pop(0) if guidance else None  # asked for first, where everything is masked
     logits = heard_logits(result, heard)
+    if guidance: logits = guided(logits, empty, guidance)
+    if favour is not None: logits = logits + favour.cpu()
     filled = FILLS[fill](images.float(), holes).to(model.device)
     said = model.evidence_logits(filled, holes.to(model.device), evidence)
     if said is not None: logits = logits + said.cpu()

@@ -13,15 +13,19 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from maskgit_nb.cli import main
 from maskgit_nb.data import ImageFolder, find_pictures, load_hole, load_image
 from maskgit_nb.decoding import CONFIDENCES, ORDERS, decode, halton_order
 from maskgit_nb.files import shipped_weights
 from maskgit_nb.inpainting import GENERATING, MaskGIT, hole_to_mask
 from maskgit_nb.masking import mvtm_loss, random_mask
 from maskgit_nb.schedules import SCHEDULES, mask_counts
+from maskgit_nb.stages import fit_maskgit, fit_vqgan
 from maskgit_nb.training import TrainConfig
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
 from maskgit_nb.vqgan import VQGAN, VQGANConfig
+
+LAB = Path(__file__).parent / "lab"
 
 
 def seeded(seed: int = 0) -> torch.Generator: return torch.Generator().manual_seed(seed)
@@ -432,3 +436,83 @@ def test_a_failed_save_leaves_the_old_file_whole(weights, make_maskgit, monkeypa
     monkeypatch.setattr("maskgit_nb.files.save_file", full_disk)
     names(refusal(make_maskgit(1).save_pretrained, weights, error=OSError), "No space left")
     assert (weights / FILES[0]).read_bytes() == before
+
+
+# --- numbers that are no picture
+
+def test_levels_kept_as_floats(maskgit, images, holes):
+    names(refusal(maskgit.inpaint, (images + 1) * 127.5, holes), "must lie in [-1,1]", "divide levels by 127.5")
+    names(refusal(maskgit.inpaint, images.masked_fill(~holes, torch.nan), holes), "must lie in [-1,1]", "nan")
+    maskgit.inpaint(images.masked_fill(holes, torch.nan), holes, steps=1)  # what lies in a hole is unused
+
+
+def test_no_image_at_all(maskgit, images, holes):
+    names(refusal(maskgit.inpaint, images[:0], holes[:0]), "at least one")
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision(make_maskgit, images, holes, kind):
+    names(refusal(make_maskgit().to(kind).inpaint, images, holes), "autocast")
+
+
+@pytest.mark.parametrize("given, words", [(dict(steps=1e3), "whole number"), (dict(batch_size=2.5), "whole number"),
+                                          (dict(lr="1"), "a number"), (dict(steps="10"), "whole number")])
+def test_settings_of_another_kind(given, words): names(refusal(TrainConfig, **given), words, *given.values())
+
+
+class Labelled(torch.utils.data.Dataset):
+    def __len__(self) -> int: return 4
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]: return torch.zeros(3, 16, 16), 1
+
+
+@pytest.mark.parametrize("data, words", [
+    (Labelled(), "without labels"), ("folder", "got str"), (torch.zeros(0, 3, 16, 16), "at least one"),
+    (torch.full((4, 3, 16, 16), 200.0), "must lie in [-1,1]"), (torch.zeros(4, 3, 32, 32), "(B,3,16,16)")])
+def test_data_that_is_no_data(make_maskgit, tmp_path, data, words):
+    model, config = make_maskgit(), TrainConfig(steps=1, batch_size=2, tracker="none", progress=False)
+    names(refusal(fit_vqgan, model.vqgan, data, tmp_path / "v", config), words)
+    names(refusal(fit_maskgit, model, data, tmp_path / "m", config), words)
+    assert not any(tmp_path.iterdir())
+
+
+# --- weights where others would be written
+
+def test_weights_that_no_run_wrote_are_left(make_maskgit, weights, tmp_path, capsys):
+    mine = tmp_path / "mine"
+    shutil.copytree(weights, mine)
+    before = {path.name: path.read_bytes() for path in mine.iterdir()}
+    run = ["--data", "drawn:4", "--steps", "1", "--batch-size", "2", "--tracker", "none", "--out", str(mine)]
+    for command in (["train", "--vqgan", str(mine), "--init", str(mine), *run],
+                    ["train-vqgan", "--init", str(mine), *run],
+                    ["convert", str(LAB / "VQGAN.pt"), "--out", str(mine)]):
+        assert main(["--device", "cpu", *command]) == 1
+        names(capsys.readouterr().err, "holds weights that", "give another folder")
+    config = TrainConfig(steps=1, batch_size=2, tracker="none", progress=False)
+    names(refusal(fit_maskgit, make_maskgit(), torch.zeros(4, 3, 16, 16), mine, config, error=FileExistsError), mine)
+    assert {path.name: path.read_bytes() for path in mine.iterdir()} == before
+
+
+def test_what_was_converted_may_be_converted_again(tmp_path):
+    for _ in range(2): assert main(["--device", "cpu", "convert", str(LAB / "VQGAN.pt"), "--out", str(tmp_path)]) == 0
+
+
+def test_a_model_is_saved_without_another_ones_networks(make_maskgit, tmp_path):
+    model = make_maskgit()
+    model.save_pretrained(tmp_path)
+    model.refiner = model.evidence = None
+    model.save_pretrained(tmp_path)
+    assert MaskGIT.from_pretrained(tmp_path).refiner is None
+
+
+def test_a_run_keeps_the_networks_of_the_model_that_it_goes_on_from(weights, tmp_path):
+    assert main(["--device", "cpu", "train", "--vqgan", str(weights), "--init", str(weights), "--data", "drawn:4",
+                 "--steps", "1", "--batch-size", "2", "--tracker", "none", "--out", str(tmp_path)]) == 0
+    made = MaskGIT.from_pretrained(tmp_path)
+    assert made.refiner is not None and made.evidence is not None
+
+
+@pytest.mark.parametrize("name", ["VQGAN.pt", "vqgan.safetensors"])
+def test_a_file_is_no_folder_of_weights(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    message = refusal(MaskGIT.from_pretrained, tmp_path / name, error=FileNotFoundError)
+    names(message, tmp_path / name, "is a file", "maskgit-nb convert")

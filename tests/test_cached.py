@@ -140,7 +140,7 @@ def test_weights_are_shared_saved_and_found(tmp_path):
     images, holes = drawn_cats(2), random_holes(2, generator=seeded(0))
     made = [m.inpaint(images, holes, steps=3, generator=seeded(0)).tokens for m in (quick, found)]
     assert torch.equal(*made)
-    assert isinstance(MaskGIT.from_pretrained(tmp_path).transformer, BidirectionalTransformer)
+    assert type(MaskGIT.from_pretrained(tmp_path).transformer) is BidirectionalTransformer
 
 
 @pytest.mark.parametrize("options", [["--cached"], ["--precision", "bf16"], ["--cached", "--precision", "bf16"]])
@@ -161,3 +161,11 @@ def test_the_command_does_what_the_package_does(weights, tmp_path, options: list
     for i in range(3):
         save_png(made[i], tmp_path / "right.png")
         assert (tmp_path / "right.png").read_bytes() == (tmp_path / "out" / f"{i}.png").read_bytes()
+
+
+def test_nothing_is_kept_after_a_run(maskgit):
+    quick, tokens = cached(maskgit.transformer), torch.zeros(2, 16, dtype=torch.long)
+    steps = decode(quick, tokens, tokens == 0, steps=3)
+    next(steps)
+    assert quick.kept
+    assert len([*steps]) == 2 and quick.kept == ()

@@ -21,6 +21,7 @@ from maskgit_nb.decoding import (
     halton_order,
     predict,
     rank_tokens,
+    reveal,
     sample_tokens,
     show_steps,
     token_picture,
@@ -105,6 +106,7 @@ def test_where_there_is_float64_it_is_taken():
     ("order", "spiral", "order must be one of"), ("confidence", "logit", "confidence must be one of"),
     ("steps", 0, "steps must be"), ("schedule", "cosin", "schedule must be one of"),
     ("temperature", -1, "temperature must not be negative"),
+    ("temperature", float("inf"), "temperature must not be negative or infinite"),
     ("sampling_temperature", -1, "sampling_temperature must not be negative"), ("top_k", 0, "top_k must be at least 1"),
     ("top_p", 1.5, "top_p must be within"), ("sweet_spot", 0, "sweet_spot must be"),
     ("logit_bias", torch.zeros(5, 9, 8), "logit_bias must be")])
@@ -549,10 +551,28 @@ class Asked(nn.Module):
     def forget(self) -> None: self.forgotten += 1
 
 
+@pytest.mark.parametrize("temperature", [1.7e308, 1e307])
+def test_noise_beyond_all_numbers_masks_no_known_token(maskgit, temperature):
+    tokens, mask = torch.zeros(64, 16, dtype=torch.long), torch.arange(16).expand(64, -1) >= 8
+    try: steps = [*decode(maskgit.transformer, tokens, mask, steps=4, temperature=temperature,
+                        generator=torch.Generator().manual_seed(0))]
+    except ValueError as error: assert "lower temperature" in str(error)
+    else: assert all(torch.equal(step.tokens[~mask], tokens[~mask]) and not (step.mask & ~mask).any() for step in steps)
+
+
+@pytest.mark.parametrize("score", [torch.inf, torch.nan])
+def test_a_rank_that_is_no_number_is_refused(maskgit, score):
+    tokens = torch.zeros(1, 16, dtype=torch.long)
+    def draw(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor: return logits.argmax(-1)
+    def rank(logits: torch.Tensor, drawn: torch.Tensor, *_) -> torch.Tensor: return torch.full((len(drawn),), score)
+    steps = reveal(maskgit.transformer, tokens, tokens == 0, torch.tensor([[8, 0]]), draw, rank)
+    with pytest.raises(ValueError, match="no finite number"): next(steps)
+
+
 def test_a_transformer_is_asked_for_masked_tokens_in_parts_and_told_to_forget():
     asked, tokens = Asked(), torch.zeros(20, 4, dtype=torch.long)
     [*decode(asked, tokens, tokens == 0, steps=1)]
-    assert asked.calls == [(8, True), (8, True), (4, True)] and asked.forgotten == 1
+    assert asked.calls == [(8, True), (8, True), (4, True)] and asked.forgotten == 2
     asked = Asked()
     asked.at_once = 15
     predict(asked, tokens)

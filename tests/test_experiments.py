@@ -419,7 +419,7 @@ def test_image_i_goes_with_mask_i(lab, monkeypatch):
         images, holes, data = open_pairs(3, 16, root)
         assert torch.equal(images, drawn_cats(4, seed=4, size=16)[:3])
         assert holes.flatten(1).sum(1).tolist() == [1, 2, 3]
-        assert data == "val:3"
+        assert data == "val:3" and open_pairs(3, 32, root)[1].shape == (3, 1, 32, 32)
         assert torch.equal(open_train(9, 16, root), drawn_cats(3, seed=3, size=16))
     with pytest.raises(ValueError, match="at most 4"): open_pairs(5, 16, lab)
 

@@ -232,7 +232,7 @@ def test_spread_draws_without_replacement_and_by_its_generator():
     assert one == same != other
     mean, deviation = kernel_distance_spread(x, y, 3, 40, seeded())
     assert mean == pytest.approx(kernel_distance(x, y)) and deviation == pytest.approx(0, abs=1e-9)
-    for subsets, size in ((1, 20), (5, 41), (5, 1)):
+    for subsets, size in ((1, 20), (5, 41), (5, 1), (5, 0)):
         with pytest.raises(ValueError): kernel_distance_spread(x, y, subsets, size)
 
 

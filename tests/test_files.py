@@ -314,7 +314,7 @@ def test_masks_that_take_all_or_nothing_are_said_in_one_line(weights, cats, tmp_
     said = sentence(capsys)
     assert "takes nothing of" in said and "and 2 more" in said
     assert run(weights, images, tmp_path / "white.png", tmp_path / "c", "--invert") == 0
-    assert "more than 95 %" in sentence(capsys)
+    assert "more than half of" in sentence(capsys)
 
 
 @contextmanager
@@ -469,3 +469,37 @@ def test_a_tensors_name_is_shown_on_one_line(weights, tmp_path):
     with pytest.raises(ValueError, match=r"no place for zz\\n\\x1b\[2Jz{73}$") as raised:
         VQGAN.from_pretrained(tmp_path)
     assert str(raised.value).isprintable()
+
+
+def test_a_picture_that_cannot_be_read_changes_no_other(weights, cats, tmp_path):
+    images, masks = cats
+    assert run(weights, images, masks, tmp_path / "whole") == 0
+    (images / "cat_0.png").write_bytes(b"")
+    assert run(weights, images, masks, tmp_path / "rest") == 1
+    whole = contents(tmp_path / "whole")
+    del whole["cat_0.png"]
+    assert contents(tmp_path / "rest") == whole
+
+
+def test_pictures_in_folders_below_are_told(weights, cats, tmp_path, capsys):
+    images, masks = cats
+    (images / "more").mkdir()
+    (images / "cat_0.png").rename(images / "more" / "cat_0.png")
+    assert run(weights, images, masks, tmp_path / "out") == 0
+    assert "1 more in folders below" in sentence(capsys)
+
+
+def test_fid_crops_the_real_pictures_as_inpaint_does(weights, tmp_path, capsys):
+    for name in ("real", "masks"): (tmp_path / name).mkdir()
+    for i in range(3):
+        to_picture(drawn_cats(3, size=40)[i]).resize((50, 40)).save(tmp_path / "real" / f"{i}.png")
+        Image.fromarray(np.pad(KNOWN, ((12, 12), (17, 17)), constant_values=True)).save(tmp_path / "masks" / f"{i}.png")
+    assert run(weights, tmp_path / "real", tmp_path / "masks", tmp_path / "made", "--resize") == 0
+    ask = ["--device", "cpu", "fid", str(tmp_path / "real"), str(tmp_path / "made"), "--hole", str(tmp_path / "masks"),
+           "--network", "random"]
+    capsys.readouterr()
+    assert main(ask) == 1
+    said = capsys.readouterr().err
+    assert "real have 50x40, made 16x16" in said and "--resize" in said
+    assert main([*ask, "--resize"]) == 0
+    assert "hole_psnr" in capsys.readouterr().out

@@ -850,7 +850,7 @@ command_case("--images 1", "--images", "experiment", "steps", "--images", "1")
 command_case("--images huge", "--images", "experiment", "steps", "--images", "99999999999999")
 command_case("unknown", "absent", "info", "./absent")
 command_case("empty", "weights", "info", "")
-command_case("a lab's file", "cats64-small", "info", str(LAB / "VQGAN.pt"))
+command_case("a lab's file", "maskgit-nb convert", "info", str(LAB / "VQGAN.pt"))
 command_case("unknown", "absent.pt", "convert", "absent.pt", "--out", "out")
 command_case("a picture", "cat.png", "convert", "{cat}", "--out", "out")
 command_case("--heads 7", "transformer_fused.pt", "convert", str(LAB / "VQGAN.pt"),

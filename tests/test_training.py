@@ -627,7 +627,7 @@ def test_run_with_muon_resumes_as_undisturbed(make_maskgit, tmp_path, monkeypatc
 
 def test_pictures_that_are_not_numbers_stop_the_vqgan(make_maskgit, tmp_path):
     images = Images()
-    images.images[:] = torch.nan
+    images.images[1:] = torch.nan  # the first is looked at before
     with pytest.raises(FloatingPointError, match="nan at step 1"):
         fit_vqgan(make_maskgit().vqgan, images, tmp_path, FAST, device="cpu")
     assert not (tmp_path / "vqgan.safetensors").exists()
@@ -893,3 +893,32 @@ def test_a_fingerprint_tells_the_scale_of_pictures(make_maskgit):
     other = VQGAN(replace(vqgan.config, mean=(0.4, 0.5, 0.5)))
     other.load_state_dict(vqgan.state_dict())
     assert fingerprint(vqgan) == fingerprint(vqgan.state_dict()) != fingerprint(other)
+
+
+def test_half_precision_ends_with_the_run_that_is_cut_off(make_maskgit, tmp_path):
+    model, images = make_maskgit(), Images(kill_at=20)
+    with pytest.raises(Killed):
+        fit_maskgit(model, images, tmp_path, replace(FAST, precision="bf16"), device="cpu", cache=False)
+    tokens = torch.zeros(1, 16, dtype=torch.long)
+    fresh = type(model.transformer)(model.transformer.config, model.transformer.codes)
+    fresh.load_state_dict(model.transformer.state_dict())
+    assert torch.equal(model.transformer.eval()(tokens), fresh.eval()(tokens))
+
+
+def test_fresh_cats_are_as_before_after_a_run(make_maskgit, tmp_path):
+    source = FreshCats(Images().images, size=16)
+    kept = source.pictures
+    first, second = (fit_vqgan(make_maskgit().vqgan, source, tmp_path / name, FAST, device="cpu") for name in "ab")
+    assert [row.get("loss") for row in first] == [row.get("loss") for row in second] and source.pictures is kept
+
+
+@pytest.mark.parametrize("stage", ["vqgan", "maskgit"])
+def test_a_run_that_is_done_and_other_data_are_told(make_maskgit, tmp_path, capsys, stage):
+    fit(stage, make_maskgit(), tmp_path, FAST)
+    capsys.readouterr()
+    fit(stage, make_maskgit(), tmp_path, FAST)
+    assert "nothing is left to train" in capsys.readouterr().err
+    model, other = make_maskgit(), -Images().images
+    if stage == "vqgan": fit_vqgan(model.vqgan, other, tmp_path, replace(FAST, steps=9), device="cpu")
+    else: fit_maskgit(model, other, tmp_path, replace(FAST, steps=9), device="cpu")
+    assert "data " in capsys.readouterr().err

@@ -75,6 +75,16 @@ def test_record_shows_the_run_of_its_options(model, cats, hole, options):
     assert picture["frames"][-1] == widgets.png_url(result.images[0], 128)
 
 
+@pytest.mark.parametrize("options", [dict(guidance=0.5), dict(favour=3.0), dict(guidance=0.5, favour=3.0)], ids=str)
+def test_record_knows_guidance_and_favour(model, cats, options):
+    "Drawn greedily, every code is the likeliest that is recorded."
+    if "favour" in options: options = options | dict(favour=3 * torch.randn(1024, generator=seeded(4)))
+    asked = dict(steps=3, sampling_temperature=0.0, generator=seeded(1)) | options
+    for picture in widgets.record(model, cats[:2], random_holes(2, generator=seeded(3)), **asked)["pictures"]:
+        rivals = zip(picture["codes"], picture["likeliest"], strict=True)
+        assert all(code == five[0][0] for code, five in rivals if five)
+
+
 TURNED = range(1, 9)  # the eight ways in which EXIF says that a camera was held
 
 
