@@ -123,7 +123,8 @@ def looped(network: nn.Module, tokens: Tensor, mask: Tensor, dtype: torch.dtype)
         deque(decode(network, tokens, mask, steps=8, generator=seeded(0)), maxlen=0)
 
 
-def decode_rows(preset: str, batch: int, repeats: int, peers: Iterable[str]) -> list[dict]:
+def decode_rows(preset: str, batch: int, repeats: int, peers: Iterable[str], names: Iterable[str] = ()) -> list[dict]:
+    "`names`: of these ways alone, since the others take too long."
     ours = build(preset).transformer
     mask = hole_to_mask(pictures(batch)[1])
     tokens = torch.randint(ours.config.codebook_size, mask.shape, generator=seeded(1))
@@ -131,6 +132,7 @@ def decode_rows(preset: str, batch: int, repeats: int, peers: Iterable[str]) -> 
     made |= {"bfloat16": (ours, HALF), "kept keys, bfloat16": (cached(ours), HALF)}
     ways = {name: lambda pair=pair: looped(pair[0], tokens, mask, pair[1]) for name, pair in made.items()}
     if peers: ways["the report's loop"] = lambda: report_loop(ours, tokens, mask)
+    if names: ways = {name: ways[name] for name in names}
     flops = {name: count_flops(run) for name, run in ways.items()}
     size, rates = min(batch, 8), {torch.float32: [], HALF: []}
     def measure_rates() -> None:
@@ -146,10 +148,11 @@ def decode_rows(preset: str, batch: int, repeats: int, peers: Iterable[str]) -> 
 
 def decode_part(quick: bool) -> list[dict]:
     rows = []
-    for preset, batch, repeats, peers in (("small", 1, 9, PEERS), ("small", 16, 5, PEERS), ("small", 64, 3, []),
-                                          ("lab", 1, 3, PEERS), ("lab", 16, 1, [])):
+    for preset, batch, repeats, peers, *names in (
+            ("small", 1, 9, PEERS), ("small", 16, 5, PEERS), ("small", 64, 3, []), ("lab", 1, 3, PEERS),
+            ("lab", 16, 1, []), ("lab", 64, 1, [], "maskgit_nb", "kept keys, bfloat16")):
         if quick and (batch > 1 or preset == "lab"): continue
-        rows += decode_rows(preset, batch, repeats, peers)
+        rows += decode_rows(preset, batch, repeats, peers, names)
     return rows
 
 

@@ -5,8 +5,8 @@ from importlib import import_module
 # What a script needs first; each is imported when it is asked for, so that `import maskgit_nb` itself needs no torch.
 FIRST = dict(MaskGIT="inpainting", PLAIN="inpainting", REFINED="inpainting", GENERATING="inpainting",
              composite="inpainting", hole_to_mask="inpainting", VQGAN="vqgan", VQGANConfig="vqgan",
-             BidirectionalTransformer="transformer", TransformerConfig="transformer", MultiHeadAttention="attention", decode="decoding",
-             mask_counts="schedules", drawn_cats="cats", random_holes="images", box_holes="images",
+             BidirectionalTransformer="transformer", TransformerConfig="transformer", MultiHeadAttention="attention",
+             decode="decoding", mask_counts="schedules", drawn_cats="cats", random_holes="images", box_holes="images",
              show_images="images", load_image="data", load_hole="data", save_png="files")
 __all__ = [*FIRST]
 

@@ -74,8 +74,10 @@ def partner_finder(pictures: Sequence[Path], others: Sequence[Path], kind: str) 
         by_name[_name_of(path)].append(path)
         by_number[_ending_number(path)].append(path)
     by_number.pop(None, None)
+    stems = {picture.stem for picture in pictures}
     def candidates(picture: Path) -> list[Path]:
-        named = by_stem.get(picture.stem) or by_name.get(_name_of(picture))
+        named = [path for path in by_name[_name_of(picture)] if path.stem not in stems]  # the others have their picture
+        named = by_stem[picture.stem] or named
         return named or by_number.get(_ending_number(picture), [])
     claims = Counter(path for picture in pictures for path in candidates(picture))
     def find(picture: Path) -> Path:
@@ -169,16 +171,17 @@ def _load_pairs(paths: list[Path], find: Callable[[Path], Path], args: argparse.
     return good, torch.stack(images), torch.stack(holes)
 
 # %% ../nbs/appendix/h_cli.ipynb #h-015d
-def _odd_holes(shares: dict[Path, float]) -> list[str]:
-    "Sentences on the pictures whose holes take nothing of them, or more than half; `shares` says how much."
+def _odd_holes(shares: dict[Path, float], invert: bool = False, resize: bool = False) -> list[str]:
+    """Sentences on the pictures whose holes take nothing of them, or more than half; `shares` says how much, the
+    options how they were read."""
     odd = {"more than half": [path for path, share in shares.items() if share > 0.5],
            "nothing": [path for path, share in shares.items() if share == 0]}
     lines = []
     for words, paths in odd.items():
         others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-        why = ", or it lies outside the middle square, which --resize keeps" if words == "nothing" else ""
-        why = f"is it meant the other way (--invert){why}?"
-        if paths: lines.append(f"the hole takes {words} of {paths[0]}{others}: {why}")
+        why = f"is it meant the other way ({'without ' * invert}--invert)"
+        if resize and words == "nothing": why += ", or does it lie outside the middle square, which --resize keeps"
+        if paths: lines.append(f"the hole takes {words} of {paths[0]}{others}: {why}?")
     return lines
 
 # %% ../nbs/appendix/h_cli.ipynb #h-018
@@ -246,6 +249,9 @@ def _inpaint(args: argparse.Namespace) -> int:
     folders = [out, frames] if args.frames else [out]
     for folder in folders:
         _check_targets(folder, [folder / f"{path.stem}.png" for path in paths], [args.image, args.hole])
+    apart = [path.resolve() for path in (out, frames, args.hole)]
+    below = [path for path in (find_pictures(args.image) if args.image.is_dir() else [])
+             if path.parent != args.image and not any(path.resolve().is_relative_to(place) for place in apart)]
     process, find, failed, shares = _this_process(args), mask_finder(args.hole, paths), [], []
     model, generator = _load_mender(args), torch.Generator().manual_seed(args.seed)
     for folder in folders: _output_folder(folder)
@@ -265,11 +271,10 @@ def _inpaint(args: argparse.Namespace) -> int:
             bar.update(sum(good))
     shares, failed = (sorted(gather_object(found)) for found in (shares, failed))  # of all processes
     if not process.is_main_process: return 1 if failed else 0
-    for sentence in _odd_holes(dict(shares)): print(f"maskgit-nb: {sentence}", file=sys.stderr)
-    for _, sentence in failed: print(f"maskgit-nb: skipped: {sentence}", file=sys.stderr)
+    said = _odd_holes(dict(shares), args.invert, args.resize) + [f"skipped: {sentence}" for _, sentence in failed]
+    if below: said.append(f"{len(below)} more in folders below {args.image} are left out")
+    for sentence in said: print(f"maskgit-nb: {sentence}", file=sys.stderr)
     print(f"{len(paths) - len(failed)} of {len(paths)} images written to {out}")
-    below = len(find_pictures(args.image)) - len(paths) if args.image.is_dir() else 0
-    if below: print(f"maskgit-nb: {below} more in folders below {args.image} are left out", file=sys.stderr)
     return 1 if failed else 0
 
 def _generate(args: argparse.Namespace) -> int:
@@ -348,7 +353,8 @@ def _demo(args: argparse.Namespace) -> int:
 
 # %% ../nbs/appendix/h_cli.ipynb #h-031
 def _check_folders(args: argparse.Namespace, *weights: str | None) -> None:
-    "ValueError if --out lies in a folder of data, or if --restart would move the `weights` that the run begins with."
+    """ValueError if --out lies in a folder of data, or if --restart would move the `weights` that the run begins with;
+    FileExistsError if --out holds weights of others."""
     out = args.out.resolve()
     for source in [*args.data, *([] if args.val is None else [args.val])]:
         if not is_drawn(source) and out.is_relative_to(Path(source).resolve()):
@@ -367,9 +373,10 @@ def _open_val(source: str | None, size: int) -> Tensor | None:
     return take_images(source, size)
 
 def _tell_init(args: argparse.Namespace) -> None:
-    "Say so where --init is not used, since the run goes on from a checkpoint."
-    if args.init and not args.restart and any(args.out.glob("checkpoint-*")):
-        print(f"{args.out} goes on from its checkpoint: --init is not used", file=sys.stderr)
+    "Say so where a run goes on from a checkpoint, and not from --init."
+    there = args.init and not args.restart and any(args.out.glob("checkpoint-*"))
+    if there and PartialState(cpu=args.device == "cpu").is_main_process:
+        print(f"{args.out} goes on from its checkpoint, not from --init", file=sys.stderr)
 
 def _record_run(args: argparse.Namespace, out: Path) -> None:
     row = provenance(shlex.join(["maskgit-nb", *args.argv]), args.seed, args.device)
@@ -393,7 +400,8 @@ def _two_stages(args: argparse.Namespace) -> MaskGIT:
     "What --vqgan names, the lab's VQGAN.pt or weights in our format, with the transformer of --init or --preset."
     vqgan = load_lab_vqgan(args.vqgan) if is_lab(args.vqgan) else VQGAN.from_pretrained(args.vqgan)
     torch.manual_seed(args.seed)
-    if args.init and args.init == args.vqgan: return MaskGIT.from_pretrained(args.init)  # with what else it has
+    if args.init and not is_lab(args.vqgan) and find_weights(args.init).samefile(find_weights(args.vqgan)):
+        return MaskGIT.from_pretrained(args.init)  # with what else it has
     if args.init: return MaskGIT(vqgan, BidirectionalTransformer.from_pretrained(args.init))
     config, ours = TransformerConfig.preset(args.preset), vqgan.config
     config = replace(config, num_tokens=ours.grid**2, codebook_size=ours.codebook_size,
@@ -459,7 +467,7 @@ def _pair_up(real: dict[Path, Tensor], made: dict[Path, Tensor], masks: Path, in
             size = "x".join(map(str, holes[path].shape[:0:-1]))
             raise ValueError(f"the mask {find_mask(path)} has {size} pixels: give {path} one of its own size")
     shares = {path: hole.float().mean().item() for path, hole in holes.items()}
-    for sentence in _odd_holes(shares): print(f"maskgit-nb: {sentence}", file=sys.stderr)
+    for sentence in _odd_holes(shares, invert, resize): print(f"maskgit-nb: {sentence}", file=sys.stderr)
     return [real[find(path)] for path in made], torch.stack(list(holes.values()))
 
 def _shared(network: Callable, process: PartialState) -> Callable:
@@ -478,12 +486,14 @@ def _measure(args: argparse.Namespace) -> int:
         found = fid(args.real, args.made, _shared(get_network(args.network, args.device), process))
         if process.is_main_process: print(f"{name}: {found:.4f}")
         return 0
-    real, made = _named_levels(args.real), _named_levels(args.made)
-    if args.resize: real = _named_levels(args.real, next(iter(made.values())).shape[2])
+    if args.resize:
+        made = _named_levels(args.made)
+        real = _named_levels(args.real, next(iter(made.values())).shape[2])
+    else: real, made = _named_levels(args.real), _named_levels(args.made)
     ours, theirs = _sizes(real), _sizes(made)
     if ours != theirs or "," in ours:
-        raise ValueError(f"all pictures must have one size; real have {ours}, made {theirs}: --resize crops and scales "
-                         "the real ones as inpaint does")
+        hint = "" if args.resize else ": --resize crops and scales the real ones as inpaint does"
+        raise ValueError(f"all pictures must have one size; real have {ours}, made {theirs}{hint}")
     originals, holes = list(real.values()), None
     if args.hole is not None: originals, holes = _pair_up(real, made, args.hole, args.invert, args.resize)
     network = _shared(get_network(args.network, args.device), process)

@@ -512,7 +512,7 @@ def fingerprint(data: nn.Module | Mapping | Dataset | Tensor) -> str:
     if isinstance(data, Mapping):
         for name, x in sorted(data.items()):
             digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
-            digest.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     elif isinstance(data, ConcatDataset): digest.update("".join(map(fingerprint, data.datasets)).encode())
     elif isinstance(data, ImageFolder):
         for path in data.paths:

@@ -213,12 +213,13 @@ class ThreeStages(TwoStages):
         return network
 
     def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
-        "As `TwoStages.save_pretrained`, with `refiner.safetensors` and `evidence.safetensors` if there are such."
+        """As `TwoStages.save_pretrained`, with `refiner.safetensors` and `evidence.safetensors` if there are such; else
+        files of these names, of another model that was saved in `folder`, are removed."""
         super().save_pretrained(folder, half)
         for name in ("refiner", "evidence"):
             network, path = getattr(self, name), Path(folder) / f"{name}.safetensors"
             if network is not None: save_module(network, path, half)
-            else: path.unlink(missing_ok=True)  # of another model that was saved here
+            else: path.unlink(missing_ok=True)
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> ThreeStages:

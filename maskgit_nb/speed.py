@@ -72,7 +72,7 @@ class CachedTransformer(BidirectionalTransformer):
         self.forget()
 
     def forget(self) -> None:
-        "Keep nothing of the calls before: `decode` begins with this, so that pictures do not depend on earlier ones."
+        "Keep nothing of the calls before: `decode` begins and ends with this, so no picture depends on earlier ones."
         self.kept: tuple[_Kept, ...] = ()
 
     def _goes_on(self, tokens: Tensor) -> bool:

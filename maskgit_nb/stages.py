@@ -159,10 +159,14 @@ class VQGANStage(Stage):
 
 # %% ../nbs/10_train_both.ipynb #10-09072c
 def _check_pictures(images: Dataset | ShardStream | FreshCats, size: int) -> None:
-    "ValueError unless `images`, if a tensor or a foreign data set, are at least one, (3,size,size) in [-1,1]."
+    """ValueError unless the first of `images` is a picture (3,size,size) in [-1,1]. What gives batches of its own, or
+    crops its pictures itself, is not asked."""
     if isinstance(images, FreshCats): images = images.pictures
-    if images is None or isinstance(images, (ShardStream, ImageFolder, Pictures, ConcatDataset)): return
-    if not isinstance(images, (Tensor, Dataset)) or not len(images):
+    if images is None or hasattr(images, "batches") or isinstance(images, (ImageFolder, Pictures)): return
+    if isinstance(images, ConcatDataset):
+        for part in images.datasets: _check_pictures(part, size)
+        return
+    if not hasattr(images, "__getitem__") or not len(images):
         raise ValueError(f"images must be a tensor or a data set of (3,{size},{size}), at least one; "
                          f"got {type(images).__name__}")
     first = images[0]
@@ -172,9 +176,12 @@ def _check_pictures(images: Dataset | ShardStream | FreshCats, size: int) -> Non
     check_images(first[None], size)
 
 def _mark(images: Dataset | ShardStream | FreshCats) -> str:
-    "A fingerprint of data that has one without being read as a whole, else nothing."
+    "A fingerprint of data whose numbers or files are known beforehand, else nothing."
     if isinstance(images, FreshCats): images = images.pictures
-    return fingerprint(images) if isinstance(images, (Tensor, ImageFolder, Pictures, ConcatDataset)) else ""
+    if isinstance(images, ConcatDataset):
+        marks = [_mark(part) for part in images.datasets]
+        return "+".join(marks) if all(marks) else ""
+    return fingerprint(images) if isinstance(images, (Tensor, ImageFolder, Pictures)) else ""
 
 # %% ../nbs/10_train_both.ipynb #10-09073
 def fit_vqgan(model: VQGAN, images: Dataset | ShardStream | FreshCats, out: str | Path,
@@ -189,7 +196,7 @@ def fit_vqgan(model: VQGAN, images: Dataset | ShardStream | FreshCats, out: str 
     `vqgan.safetensors` (the averaged weights, which `model` then has too); `out/best` those with the lowest
     `val_l1`. `distance` is that of `validate_vqgan`. It trains on `device`, by default a GPU if there is one;
     afterwards, and when it is cut off, `model` is back where it was. An interrupted run continues from its newest
-    checkpoint.
+    checkpoint. ValueError for images that are none; FileExistsError if `out` holds weights of others.
     """
     if config.optimizer != "adamw":
         raise ValueError("optimizer must be adamw for the first stage: muon is for a transformer's matrices; "
@@ -197,7 +204,7 @@ def fit_vqgan(model: VQGAN, images: Dataset | ShardStream | FreshCats, out: str 
     _check_pictures(images, model.config.image_size)
     settings = run_settings(config, model, **source_settings(images), data=_mark(images), decoder_only=decoder_only,
                             **asdict(loss))
-    with run_in(out, config, model, device) as (out, accelerator):
+    with run_in(out, config, model, device, resume) as (out, accelerator):
         data = decoded(images, out, accelerator, config.progress)
         stage = VQGANStage(accelerator, model, config, loss, decoder_only, val, distance)
         try:
@@ -379,7 +386,9 @@ class MaskGITStage(Stage):
         if self.val is None: return {}
         return validate_maskgit(self.average_model, self.val, self.val_tokens, "cosine", sheet)
 
-    def save(self, folder: Path) -> None: self.average_model.save_pretrained(folder)
+    def save(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        for name, network in self.average_model.named_children(): save_module(network, folder / f"{name}.safetensors")
 
 # %% ../nbs/10_train_both.ipynb #10-09095e
 def _tokens_or_images(images, vqgan: VQGAN, folder: Path, accelerator: Accelerator, cache: bool, progress: bool):
@@ -407,14 +416,15 @@ def fit_maskgit(model: MaskGIT, images: Dataset | ShardStream | FreshCats | Tens
     `model` then has too); `out/best` those with the lowest `val_holes`. Validation is that of `validate_maskgit`. It
     trains on `device`, by default a GPU if there is one; afterwards, and when it is cut off, `model` is back where
     it was. An interrupted run continues from its newest checkpoint. ValueError for another `loss_on` or kind of
-    `holes`, a share outside [0,1], or tokens that are not this VQGAN's.
+    `holes`, a share outside [0,1], or images or tokens that are not this VQGAN's;
+    FileExistsError if `out` holds weights of others.
     """
     task = MaskGITTask(schedule, hole_share, holes, label_smoothing, loss_on)
     if not isinstance(images, Tensor) or images.is_floating_point():
         _check_pictures(images, model.vqgan.config.image_size)
     settings = run_settings(config, model.transformer, **source_settings(images), data=_mark(images), **vars(task),
                             vqgan=fingerprint(model.vqgan))
-    with run_in(out, config, model, device) as (out, accelerator):
+    with run_in(out, config, model, device, resume) as (out, accelerator):
         vqgan = model.vqgan.to(accelerator.device)
         data = _tokens_or_images(images, vqgan, out, accelerator, cache, config.progress)
         stage = MaskGITStage(accelerator, model, config, task, val)

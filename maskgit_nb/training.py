@@ -303,7 +303,8 @@ def source_settings(images: Dataset | ShardStream | FreshCats) -> dict:
 _FITTING = "model", "optimizer", "decoder_only", "vqgan", "stream"
 
 def _changes(before: Mapping, now: Mapping) -> list[str]:
-    return [f"{name} {now[name]} (was {before[name]})" for name in now if name in before and before[name] != now[name]]
+    return ["other data" if name == "data" else f"{name} {now[name]} (was {before[name]})"
+            for name in now if name in before and before[name] != now[name]]
 
 def changed_settings(before: Mapping, now: Mapping, out: Path) -> list[str]:
     """In words what a run in `out` is told now and was not told `before`. ValueError if its state cannot serve what
@@ -322,7 +323,7 @@ def changed_settings(before: Mapping, now: Mapping, out: Path) -> list[str]:
 # %% ../nbs/09_training.ipynb #09-048f
 def check_run_folder(out: Path) -> None:
     "FileExistsError if `out` holds weights that no run wrote there: a run would put its own in their place."
-    if any(out.glob("*.safetensors")) and not (out / "log.jsonl").exists():
+    if any(out.glob("*.safetensors")) and not any(out.glob("checkpoint-*")) and not (out / "log.jsonl").exists():
         raise FileExistsError(f"{out} holds weights that no training wrote there: give another folder")
 
 def _set_aside(out: Path) -> Path | None:
@@ -428,13 +429,13 @@ def _hold_folder(out: Path) -> Iterator[None]:
 # %% ../nbs/09_training.ipynb #09-051r
 @contextmanager
 def run_in(out: str | Path, config: TrainConfig, model: nn.Module | None = None,
-           device: str | torch.device | None = None) -> Iterator[tuple[Path, Accelerator]]:
+           device: str | torch.device | None = None, resume: bool = True) -> Iterator[tuple[Path, Accelerator]]:
     """How every run begins and ends: the folder `out` is made and held, and torch's seed set; afterwards, or when
     the run is cut off, `model` is back on the device where it was, in eval mode. Gives `out` as a Path, and an
-    Accelerator."""
+    Accelerator. FileExistsError as `check_run_folder`, unless what is there will be moved aside."""
     out, home = Path(out), None if model is None else model.device
     out.mkdir(parents=True, exist_ok=True)
-    check_run_folder(out)
+    if resume: check_run_folder(out)
     accelerator = make_accelerator(config, device, out)
     with _hold_folder(out) if accelerator.is_main_process else nullcontext():
         if accelerator.log_with: accelerator.init_trackers("maskgit_nb")

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from maskgit_nb.cats import drawn_cats
 from maskgit_nb.cli import main
 from maskgit_nb.data import ImageFolder, find_pictures, load_hole, load_image
 from maskgit_nb.decoding import CONFIDENCES, ORDERS, decode, halton_order
@@ -460,19 +461,29 @@ def test_weights_in_half_precision(make_maskgit, images, holes, kind):
 def test_settings_of_another_kind(given, words): names(refusal(TrainConfig, **given), words, *given.values())
 
 
+class Pairs(list):
+    "A data set as any library may have it: no class of torch's."
+
+
 class Labelled(torch.utils.data.Dataset):
     def __len__(self) -> int: return 4
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]: return torch.zeros(3, 16, 16), 1
 
 
 @pytest.mark.parametrize("data, words", [
-    (Labelled(), "without labels"), ("folder", "got str"), (torch.zeros(0, 3, 16, 16), "at least one"),
+    (Labelled(), "without labels"), (torch.utils.data.ConcatDataset([Labelled(), Labelled()]), "without labels"),
+    ("folder", "got str"), (torch.zeros(0, 3, 16, 16), "at least one"),
     (torch.full((4, 3, 16, 16), 200.0), "must lie in [-1,1]"), (torch.zeros(4, 3, 32, 32), "(B,3,16,16)")])
 def test_data_that_is_no_data(make_maskgit, tmp_path, data, words):
     model, config = make_maskgit(), TrainConfig(steps=1, batch_size=2, tracker="none", progress=False)
     names(refusal(fit_vqgan, model.vqgan, data, tmp_path / "v", config), words)
     names(refusal(fit_maskgit, model, data, tmp_path / "m", config), words)
     assert not any(tmp_path.iterdir())
+
+
+def test_data_of_other_libraries(make_maskgit, tmp_path):
+    data = Pairs(drawn_cats(4, size=16))
+    fit_vqgan(make_maskgit().vqgan, data, tmp_path, TrainConfig(steps=1, batch_size=2, tracker="none", progress=False))
 
 
 # --- weights where others would be written
@@ -490,6 +501,19 @@ def test_weights_that_no_run_wrote_are_left(make_maskgit, weights, tmp_path, cap
     config = TrainConfig(steps=1, batch_size=2, tracker="none", progress=False)
     names(refusal(fit_maskgit, make_maskgit(), torch.zeros(4, 3, 16, 16), mine, config, error=FileExistsError), mine)
     assert {path.name: path.read_bytes() for path in mine.iterdir()} == before
+    assert main(["--device", "cpu", "train", "--vqgan", str(weights), *run, "--restart"]) == 0
+    assert {path.name: path.read_bytes() for path in (mine / "before-1").iterdir()} == before
+
+
+def test_a_run_that_goes_on_leaves_networks_that_were_put_beside_it(weights, tmp_path):
+    out = tmp_path / "run"
+    def train(steps: int) -> int:
+        return main(["--device", "cpu", "train", "--vqgan", str(weights), "--data", "drawn:4", "--steps", str(steps),
+                     "--batch-size", "2", "--tracker", "none", "--save-every", "1", "--out", str(out)])
+    assert train(1) == 0
+    shutil.copy(weights / "refiner.safetensors", out)
+    (out / "log.jsonl").unlink()  # checkpoints tell that it is a run
+    assert train(2) == 0 and (out / "refiner.safetensors").exists()
 
 
 def test_what_was_converted_may_be_converted_again(tmp_path):

@@ -314,7 +314,8 @@ def test_masks_that_take_all_or_nothing_are_said_in_one_line(weights, cats, tmp_
     said = sentence(capsys)
     assert "takes nothing of" in said and "and 2 more" in said
     assert run(weights, images, tmp_path / "white.png", tmp_path / "c", "--invert") == 0
-    assert "more than half of" in sentence(capsys)
+    said = sentence(capsys)
+    assert "more than half of" in said and "(without --invert)" in said
 
 
 @contextmanager
@@ -503,3 +504,25 @@ def test_fid_crops_the_real_pictures_as_inpaint_does(weights, tmp_path, capsys):
     assert "real have 50x40, made 16x16" in said and "--resize" in said
     assert main([*ask, "--resize"]) == 0
     assert "hole_psnr" in capsys.readouterr().out
+
+
+def test_results_and_masks_below_the_pictures_are_not_told(weights, cats, tmp_path, capsys):
+    images, masks = cats
+    masks.rename(images / "masks")
+    for _ in range(2): assert run(weights, images, images / "masks", images / "mended", "--frames") == 0
+    assert "maskgit-nb: " not in capsys.readouterr().err
+
+
+def test_a_mask_of_one_picture_s_own_name_is_of_no_other():
+    pictures = [Path("cat.png"), Path("cat_mask.png"), Path("A.png"), Path("a.png")]
+    find = partner_finder(pictures, [Path("m/cat.png"), Path("m/a.png")], "mask")
+    assert [find(pictures[i]).name for i in (0, 3)] == ["cat.png", "a.png"]
+    for i in (1, 2):
+        with pytest.raises(FileNotFoundError, match="0 masks"): find(pictures[i])
+
+
+def test_a_hole_outside_of_what_resize_keeps_is_told_as_such(weights, tmp_path, capsys):
+    to_picture(drawn_cats(1, size=40)[0]).resize((80, 40)).save(tmp_path / "cat.png")
+    Image.fromarray(np.pad(np.zeros((40, 10), bool), ((0, 0), (0, 70)), constant_values=True)).save(tmp_path / "m.png")
+    assert run(weights, tmp_path / "cat.png", tmp_path / "m.png", tmp_path / "out", "--resize") == 0
+    assert "outside the middle square" in sentence(capsys)

@@ -921,4 +921,4 @@ def test_a_run_that_is_done_and_other_data_are_told(make_maskgit, tmp_path, caps
     model, other = make_maskgit(), -Images().images
     if stage == "vqgan": fit_vqgan(model.vqgan, other, tmp_path, replace(FAST, steps=9), device="cpu")
     else: fit_maskgit(model, other, tmp_path, replace(FAST, steps=9), device="cpu")
-    assert "data " in capsys.readouterr().err
+    assert "other data" in capsys.readouterr().err
