@@ -370,7 +370,7 @@ def take_batches(data: Dataset | Tensor, order: Sampler, device: str | torch.dev
     device, held = torch.device(device), data.levels if isinstance(data, Pictures) else data
     if not isinstance(held, Tensor):
         return (upload(batch, device) for batch in iter(DataLoader(data, batch_sampler=order)))
-    there = held.device.type == device.type
+    there = held.device.type == device.type and device.index in (None, held.device.index)
     if not there and held.nbytes <= MOST_HELD: data, there = data.to(device), True
     def rows(indices: list[int]) -> Tensor:
         places = torch.tensor(indices)

@@ -442,6 +442,7 @@ def run_in(out: str | Path, config: TrainConfig, model: nn.Module | None = None,
         torch.manual_seed(config.seed)
         try: yield out, accelerator
         finally:
+            for tracker in accelerator.trackers: tracker.finish()  # end_training would part the processes, too
             if model is not None: model.eval().to(home)
 
 # %% ../nbs/09_training.ipynb #09-051b
@@ -600,6 +601,5 @@ def run_steps(stage: Stage, data: Dataset | ShardStream | FreshCats, out: Path, 
     if main:
         _remove_old_checkpoints(out, config.keep)  # a process killed after its last step had no time to
         stage.save(out)
-    if accelerator.log_with: accelerator.end_training()
     accelerator.wait_for_everyone()
     return RunLog.read(out)

@@ -26,7 +26,7 @@ from maskgit_nb.cats import drawn_cats
 from maskgit_nb.cli import main
 from maskgit_nb.images import to_picture
 from maskgit_nb.inpainting import MaskGIT
-from maskgit_nb.stages import fit_maskgit
+from maskgit_nb.stages import fit_maskgit, fit_vqgan
 from maskgit_nb.training import RunLog, TrainConfig, find_checkpoints, make_accelerator
 from maskgit_nb.transformer import BidirectionalTransformer, TransformerConfig
 
@@ -152,6 +152,36 @@ def test_fsdp_on_two_processes_gives_the_losses_of_one(processes, tmp_path):
                 FSDP_TRANSFORMER_CLS_TO_WRAP="Block", FSDP_STATE_DICT_TYPE="FULL_STATE_DICT")
     run_on(processes, 2, fit_like_paper, str(tmp_path / "two"), True, **fsdp)
     assert_same_curve(tmp_path / "one", tmp_path / "two")
+
+
+class Tracker:
+    "A tracker of accelerate's kind that notes when it is finished."
+    name = "own"
+
+    def __init__(self): self.finished = 0
+    def log(self, *args, **options) -> None: pass
+    def finish(self) -> None: self.finished += 1
+
+
+def fit_both_with_a_tracker(out: str) -> None:
+    trackers = []
+    def watched(*args) -> Accelerator:
+        accelerator = make_accelerator(*args)
+        trackers.append(Tracker())
+        accelerator.log_with, accelerator.trackers = ["own"], trackers[-1:]
+        accelerator.init_trackers = lambda name: None
+        return accelerator
+    model, data = tiny_maskgit(), drawn_cats(8, size=SIZE)
+    config = TrainConfig(steps=1, batch_size=4, progress=False, tracker="none")
+    with patch("maskgit_nb.training.make_accelerator", watched):
+        fit_vqgan(model.vqgan, data, f"{out}/first", config, device="cpu")
+        fit_maskgit(model, data, f"{out}/second", config, device="cpu")
+    assert [tracker.finished for tracker in trackers] == [1, 1]
+
+
+def test_a_tracker_that_ends_leaves_two_processes_together(processes, tmp_path):
+    run_on(processes, 2, fit_both_with_a_tracker, str(tmp_path))
+    assert (tmp_path / "second" / "transformer.safetensors").exists()
 
 
 @in_double()

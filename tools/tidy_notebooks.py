@@ -48,6 +48,7 @@ def main() -> None:
             for output in cell.outputs:
                 output.get("data", {}).pop(VIEW, None)
                 if "image/png" in output.get("data", {}):
+                    output.data.pop("image/jpeg", None)  # the same once more, of Pillow
                     output.data["image/png"] = with_palette(output.data["image/png"]).strip()
         write_whole(Path(path), nbformat.writes(notebook, indent=1, ensure_ascii=False) + "\n")
 
