@@ -556,10 +556,10 @@ def _info(args: argparse.Namespace) -> int:
         model, folder = MaskGIT.from_pretrained(name), find_weights(name)
         size, config = sum(path.stat().st_size for path in folder.glob("*.safetensors")), model.vqgan.config
         ours, theirs = (count_parameters(part) / 1e6 for part in (model.vqgan, model.transformer))
-        beside = [kind for kind in ("refiner", "evidence") if getattr(model, kind)]
+        beside = " and ".join(kind for kind in ("refiner", "evidence") if getattr(model, kind)) or "no refiner"
         print(f"weights {name}: {config.image_size}x{config.image_size} pixels, {config.grid}x{config.grid} tokens of "
               f"{config.codebook_size} codes, VQGAN {ours:.1f} M, transformer {theirs:.1f} M parameters, "
-              f"{' and '.join(beside) or 'no refiner or evidence'}, {size / 1e6:.1f} MB" + (f" in {folder}" if args.weights else ""))
+              f"{beside}, {size / 1e6:.1f} MB" + (f" in {folder}" if args.weights else ""))
     return 0
 
 # %% ../nbs/appendix/h_cli.ipynb #h-041
