@@ -35,7 +35,7 @@ def losses(model: MaskGIT, evidence: Evidence, images: Tensor, holes: Tensor, ma
     with torch.no_grad():
         filled = smooth_fill(images, holes).contiguous(memory_format=torch.channels_last)
         with in_half: latents = vqgan.latents(torch.cat([images, filled]))
-        true, seen = vqgan.quantizer(latents).tokens.chunk(2)  # not in half: near codes would become one
+        true, seen = vqgan.quantizer(latents).tokens.chunk(2)
         latents = latents[len(images):]
         tokens = torch.where(hole_to_mask(holes), true, seen).masked_fill(mask, transformer.mask_token_id)
         with in_half: logits = transformer(tokens, only=mask).float()

@@ -46,12 +46,17 @@ def __getattr__(name: str): return moved(__name__, name)  # names that have move
 __all__ = ['picture_paths', 'partner_finder', 'mask_finder', 'make_parser', 'keep_freed_memory', 'main']
 
 # %% ../nbs/appendix/h_cli.ipynb #h-008
+def _here_and_below(source: Path) -> tuple[list[Path], list[Path]]:
+    "`source` itself if it is a file, else the pictures in that folder; and those below it. Errors as `find_pictures`."
+    if source.is_file(): return [source], []
+    here, below = [], []
+    for path in find_pictures(source): (here if path.parent == source else below).append(path)
+    if not here: raise ValueError(f"no pictures in {source} itself, only below it: name the folder they are in")
+    return here, below
+
 def picture_paths(source: Path) -> list[Path]:
     "`source` itself if it is a file; else the pictures in that folder, not below it. Errors as `find_pictures`."
-    if source.is_file(): return [source]
-    paths = [path for path in find_pictures(source) if path.parent == source]
-    if not paths: raise ValueError(f"no pictures in {source} itself, only below it: name the folder they are in")
-    return paths
+    return _here_and_below(source)[0]
 
 # %% ../nbs/appendix/h_cli.ipynb #h-008b
 def _ending_number(path: Path) -> int | None:
@@ -76,8 +81,8 @@ def partner_finder(pictures: Sequence[Path], others: Sequence[Path], kind: str) 
     by_number.pop(None, None)
     stems = {picture.stem for picture in pictures}
     def candidates(picture: Path) -> list[Path]:
-        named = [path for path in by_name[_name_of(picture)] if path.stem not in stems]  # the others have their picture
-        named = by_stem[picture.stem] or named
+        loosely = (path for path in by_name[_name_of(picture)] if path.stem not in stems)  # else it is another one's
+        named = by_stem[picture.stem] or [*loosely]
         return named or by_number.get(_ending_number(picture), [])
     claims = Counter(path for picture in pictures for path in candidates(picture))
     def find(picture: Path) -> Path:
@@ -156,19 +161,17 @@ def _own_batches(items: list, size: int, generator: torch.Generator, process: Pa
         Draws(len(batch), generator)  # what mending it takes from the generator
 
 def _load_pairs(paths: list[Path], find: Callable[[Path], Path], args: argparse.Namespace, size: int,
-                failed: list[tuple]) -> tuple[list[bool], Tensor, Tensor]:
-    """Which of `paths` could be read, their images and holes, grey without a hole for the others, which are added to
-    `failed`, each with a sentence."""
-    nothing = torch.zeros(3, size, size), torch.zeros(1, size, size, dtype=torch.bool)
-    good, pairs = [True] * len(paths), []
-    for i, path in enumerate(paths):
-        try: pairs.append(_load_pair(path, find, args, size))
+                failed: list[tuple]) -> tuple[list[Path | None], Tensor, Tensor]:
+    """`paths` with their images and holes. For one that cannot be read None, grey and no hole; it is added to `failed`,
+    with a sentence."""
+    nothing, batch = (None, torch.zeros(3, size, size), torch.zeros(1, size, size, dtype=torch.bool)), []
+    for path in paths:
+        try: batch.append((path, *_load_pair(path, find, args, size)))
         except (OSError, ValueError) as error:
             failed.append((path, str(error)))
-            good[i] = False
-            pairs.append(nothing)
-    images, holes = zip(*pairs)
-    return good, torch.stack(images), torch.stack(holes)
+            batch.append(nothing)
+    names, images, holes = zip(*batch)
+    return list(names), torch.stack(images), torch.stack(holes)
 
 # %% ../nbs/appendix/h_cli.ipynb #h-015d
 def _odd_holes(shares: dict[Path, float], invert: bool = False, resize: bool = False) -> list[str]:
@@ -243,15 +246,14 @@ def _save_frames(model: MaskGIT, result: Inpainting, images: Tensor, holes: Tens
 # %% ../nbs/appendix/h_cli.ipynb #h-019b
 def _inpaint(args: argparse.Namespace) -> int:
     "maskgit-nb inpaint: returns 1 if any picture failed, after doing all the others."
-    paths, out, added = picture_paths(args.image), args.out, _additions(args)
+    (paths, below), out, added = _here_and_below(args.image), args.out, _additions(args)
     if not args.hole.exists(): raise FileNotFoundError(f"no file or folder {args.hole} (--hole)")
     frames = Path(os.path.abspath(out) + "-frames")
     folders = [out, frames] if args.frames else [out]
     for folder in folders:
         _check_targets(folder, [folder / f"{path.stem}.png" for path in paths], [args.image, args.hole])
     apart = [path.resolve() for path in (out, frames, args.hole)]
-    below = [path for path in (find_pictures(args.image) if args.image.is_dir() else [])
-             if path.parent != args.image and not any(path.resolve().is_relative_to(place) for place in apart)]
+    below = [path for path in below if not any(path.resolve().is_relative_to(place) for place in apart)]
     process, find, failed, shares = _this_process(args), mask_finder(args.hole, paths), [], []
     model, generator = _load_mender(args), torch.Generator().manual_seed(args.seed)
     for folder in folders: _output_folder(folder)
@@ -259,16 +261,15 @@ def _inpaint(args: argparse.Namespace) -> int:
                disable=not process.is_main_process)
     with _in_precision(args), bar:
         for batch in _own_batches(paths, args.batch_size, generator, process):
-            good, images, holes = _load_pairs(batch, find, args, model.vqgan.config.image_size, failed)
+            names, images, holes = _load_pairs(batch, find, args, model.vqgan.config.image_size, failed)
             result = model.inpaint(images, holes, dilate=args.dilate, composite=not args.no_composite,
                                    frames=args.frames, generator=generator, **_decode_options(args) | added)
-            names = [path if there else None for path, there in zip(batch, good)]
             for path, x in zip(names, result.images.cpu()):
                 if path: save_png(x, out / f"{path.stem}.png")
             sheets = [path and frames / f"{path.stem}.png" for path in names]
             if args.frames: _save_frames(model, result, images, holes, sheets, blend=added["blend"], refine=args.refine)
             shares += [(path, share) for path, share in zip(names, holes.float().mean((1, 2, 3)).tolist()) if path]
-            bar.update(sum(good))
+            bar.update(len(names) - names.count(None))
     shares, failed = (sorted(gather_object(found)) for found in (shares, failed))  # of all processes
     if not process.is_main_process: return 1 if failed else 0
     said = _odd_holes(dict(shares), args.invert, args.resize) + [f"skipped: {sentence}" for _, sentence in failed]
@@ -372,15 +373,12 @@ def _open_val(source: str | None, size: int) -> Tensor | None:
         raise ValueError(f"--val takes a folder of pictures or drawn:N; got {source}")
     return take_images(source, size)
 
-def _tell_init(args: argparse.Namespace) -> None:
-    "Say so where a run goes on from a checkpoint, and not from --init."
-    there = args.init and not args.restart and any(args.out.glob("checkpoint-*"))
-    if there and PartialState(cpu=args.device == "cpu").is_main_process:
-        print(f"{args.out} goes on from its checkpoint, not from --init", file=sys.stderr)
-
 def _record_run(args: argparse.Namespace, out: Path) -> None:
-    row = provenance(shlex.join(["maskgit-nb", *args.argv]), args.seed, args.device)
-    if PartialState(cpu=args.device == "cpu").is_main_process: append_row(out / "runs.jsonl", row)
+    "Write down the command, and say so where the run goes on from a checkpoint and not from --init."
+    if not PartialState(cpu=args.device == "cpu").is_main_process: return
+    append_row(out / "runs.jsonl", provenance(shlex.join(["maskgit-nb", *args.argv]), args.seed, args.device))
+    if args.init and not args.restart and any(out.glob("checkpoint-*")):
+        print(f"{out} goes on from its checkpoint, not from --init", file=sys.stderr)
 
 # %% ../nbs/appendix/h_cli.ipynb #h-031d
 def _distance_network(args: argparse.Namespace) -> Callable | None:
@@ -398,10 +396,10 @@ def _reconstruction_distance(val: Tensor | None, network: Callable | None) -> Ca
 # %% ../nbs/appendix/h_cli.ipynb #h-033b
 def _two_stages(args: argparse.Namespace) -> MaskGIT:
     "What --vqgan names, the lab's VQGAN.pt or weights in our format, with the transformer of --init or --preset."
-    vqgan = load_lab_vqgan(args.vqgan) if is_lab(args.vqgan) else VQGAN.from_pretrained(args.vqgan)
-    torch.manual_seed(args.seed)
     if args.init and not is_lab(args.vqgan) and find_weights(args.init).samefile(find_weights(args.vqgan)):
         return MaskGIT.from_pretrained(args.init)  # with what else it has
+    vqgan = load_lab_vqgan(args.vqgan) if is_lab(args.vqgan) else VQGAN.from_pretrained(args.vqgan)
+    torch.manual_seed(args.seed)
     if args.init: return MaskGIT(vqgan, BidirectionalTransformer.from_pretrained(args.init))
     config, ours = TransformerConfig.preset(args.preset), vqgan.config
     config = replace(config, num_tokens=ours.grid**2, codebook_size=ours.codebook_size,
@@ -421,7 +419,6 @@ def _train_vqgan(args: argparse.Namespace) -> int:
     size = model.config.image_size
     data, val = open_images(args.data, size, not args.no_flip), _open_val(args.val, size)
     _record_run(args, _output_folder(args.out))
-    _tell_init(args)
     fit_vqgan(model, data, args.out, _from_args(TrainConfig, args), _from_args(VQGANLoss, args), val, not args.restart,
               args.device, args.decoder_only, _reconstruction_distance(val, network))
     print(f"weights written to {args.out / 'vqgan.safetensors'}")
@@ -434,7 +431,6 @@ def _train(args: argparse.Namespace) -> int:
     size = model.vqgan.config.image_size
     data, val = open_images(args.data, size, not args.no_flip), _open_val(args.val, size)
     _record_run(args, _output_folder(args.out))
-    _tell_init(args)
     masks = dict(schedule="constant", hole_share=0.0) if args.preset == "lab" else {}
     if args.schedule is not None: masks["schedule"] = args.schedule
     if args.hole_share is not None: masks["hole_share"] = args.hole_share
@@ -529,10 +525,9 @@ def _convert(args: argparse.Namespace) -> int:
     vqgan, second = load_lab_vqgan(args.vqgan), args.transformer
     if second is None and unwrap(open_checkpoint(args.vqgan), "transformer"): second = args.vqgan
     model = None if second is None else MaskGIT(vqgan, load_lab_transformer(second, args.heads)).to(args.device)
-    out, record = _output_folder(args.out), args.out / "converted.jsonl"
-    if any(out.glob("*.safetensors")) and not record.exists():
-        raise FileExistsError(f"{out} holds weights that were not converted from the lab's: give another folder")
-    append_row(record, provenance(shlex.join(["maskgit-nb", *args.argv]), 0, args.device))
+    out = _output_folder(args.out)
+    check_run_folder(out, ["converted.jsonl"], "conversion")
+    append_row(out / "converted.jsonl", provenance(shlex.join(["maskgit-nb", *args.argv]), 0, args.device))
     if model is None: save_module(vqgan, out / "vqgan.safetensors")
     else: model.save_pretrained(out)
     print(f"{out} is ready for --vqgan {out}" + (f" and --weights {out}" if model else ""))

@@ -54,11 +54,13 @@ def check_options(config) -> None:
     for f in fields(config):
         value, allowed = getattr(config, f.name), f.metadata.get("allowed")
         if allowed is None: continue
-        kind, name = (Integral, "a whole number, ") if type(f.default) is int else (Real, "a number, ")
-        if not isinstance(allowed, str): kind = object
-        fits = isinstance(value, kind)
-        good = fits and (within(value, allowed) if isinstance(allowed, str) else value in allowed)
-        if not good: raise ValueError(f"{f.name} must be {'' if fits else name}{in_words(allowed)}; got {value!r}")
+        if isinstance(allowed, str):
+            kind, name = (Integral, "a whole number") if type(f.default) is int else (Real, "a number")
+            if not isinstance(value, kind):
+                raise ValueError(f"{f.name} must be {name}, {in_words(allowed)}; got {value!r}")
+            good = within(value, allowed)
+        else: good = value in allowed
+        if not good: raise ValueError(f"{f.name} must be {in_words(allowed)}; got {value!r}")
 
 # %% ../nbs/09_training.ipynb #09-006b
 SEEDS = "[0,4294967295]"
@@ -321,10 +323,11 @@ def changed_settings(before: Mapping, now: Mapping, out: Path) -> list[str]:
     return _changes({name: value for name, value in before.items() if name not in _FITTING}, now)
 
 # %% ../nbs/09_training.ipynb #09-048f
-def check_run_folder(out: Path) -> None:
-    "FileExistsError if `out` holds weights that no run wrote there: a run would put its own in their place."
-    if any(out.glob("*.safetensors")) and not any(out.glob("checkpoint-*")) and not (out / "log.jsonl").exists():
-        raise FileExistsError(f"{out} holds weights that no training wrote there: give another folder")
+def check_run_folder(out: Path, signs: Sequence[str] = ("log.jsonl", "checkpoint-*"), by: str = "training") -> None:
+    """FileExistsError if `out` holds weights and none of the files, `signs`, that are written beside them `by` what is
+    about to write its own in their place."""
+    if any(out.glob("*.safetensors")) and not any(any(out.glob(sign)) for sign in signs):
+        raise FileExistsError(f"{out} holds weights that no {by} wrote there: give another folder")
 
 def _set_aside(out: Path) -> Path | None:
     """Move the run in `out`, its checkpoints, log, sheets and weights, into `out/before-1` (2, 3, ...), the result;

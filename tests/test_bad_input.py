@@ -461,10 +461,6 @@ def test_weights_in_half_precision(make_maskgit, images, holes, kind):
 def test_settings_of_another_kind(given, words): names(refusal(TrainConfig, **given), words, *given.values())
 
 
-class Pairs(list):
-    "A data set as any library may have it: no class of torch's."
-
-
 class Labelled(torch.utils.data.Dataset):
     def __len__(self) -> int: return 4
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]: return torch.zeros(3, 16, 16), 1
@@ -482,7 +478,7 @@ def test_data_that_is_no_data(make_maskgit, tmp_path, data, words):
 
 
 def test_data_of_other_libraries(make_maskgit, tmp_path):
-    data = Pairs(drawn_cats(4, size=16))
+    data = [*drawn_cats(4, size=16)]  # no class of torch's
     fit_vqgan(make_maskgit().vqgan, data, tmp_path, TrainConfig(steps=1, batch_size=2, tracker="none", progress=False))
 
 
